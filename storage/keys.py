@@ -1,0 +1,112 @@
+"""Every Redis key that lobbyd uses, as a function of what it names.
+
+The names are fixed by the system's design: operators look for them in a running Redis, so they
+are spelled once, here, and nowhere else. `docs/operations.md` lists what each holds.
+"""
+
+from protocol.queues import Lane
+
+STATUS_QUEUE = "status_queue"
+"""The queue of `server_status` messages, read by the status manager alone."""
+
+SERVER_IDS = "server_ids"
+"""Set of every server id that has ever announced itself (an index for the status keys)."""
+
+USERNAMES = "usernames"
+"""Set of folded usernames: a first, cheap duplicate check; SQL decides."""
+
+EMAILS = "emails"
+"""Set of keyed hashes of email addresses: a first, cheap duplicate check; SQL decides."""
+
+PORTAL_WAITING = "queue:portal"
+"""Sorted set of waiting tickets in order of admission."""
+
+PORTAL_READY = "queue:portal:ready"
+"""Sorted set of READY tickets by the millisecond at which their finalize deadline passes."""
+
+PORTAL_CONFIG = "queue:config:portal"
+"""Hash `admitRate, podCount, totalRate` and the admission bucket's own state."""
+
+PORTAL_STATS = "queue:stats:portal"
+"""Hash of the admission ledger and averages."""
+
+PORTAL_WINDOW = "queue:window:portal"
+"""List of `ms:count` of the admissions inside the guarded window, oldest first."""
+
+PORTAL_SURVEY = "queue:survey:portal"
+"""String with expiry: the login worker that walks the waiting room now (a lease)."""
+
+
+def server_status(server_id: str) -> str:
+    """Hash of a process's status as operators see it."""
+    return f"SERVER_ID:{server_id}:status"
+
+
+def server_lease(server_id: str) -> str:
+    """String with expiry: the one live process that may use this server id."""
+    return f"SERVER_ID:{server_id}:lease"
+
+
+def node_queue(server_id: str) -> str:
+    """The queue id of a socket node's own queue of replies and events."""
+    return f"{server_id}_Q"
+
+
+def lane_queue(worker: str, lane: Lane) -> str:
+    """The queue id of the requests for one kind of worker in one lane, e.g. `login_queue:high`."""
+    return f"{worker}_queue:{lane.value}"
+
+
+def queue_meta(queue_id: str) -> str:
+    """Hash of how a queue was created."""
+    return f"queue_meta:{queue_id}"
+
+
+def queue_stats(queue_id: str) -> str:
+    """Hash of a queue's running counts."""
+    return f"queue_stats:{queue_id}"
+
+
+def dead_letters(queue_id: str) -> str:
+    """Stream of the entries of a queue that were given up on, with their cause."""
+    return f"dead_letters:{queue_id}"
+
+
+def user(user_id: str) -> str:
+    """Hash: the cached account."""
+    return f"user:{user_id}"
+
+
+def user_ticket(user_id: str) -> str:
+    """String with expiry: the user's one ticket id."""
+    return f"user:{user_id}:ticket"
+
+
+def ticket(tid: str) -> str:
+    """Hash: a ticket."""
+    return f"ticket:{tid}"
+
+
+def ticket_client(tid: str) -> str:
+    """Set of the one client id that may stream a ticket."""
+    return f"sse:clients:{tid}"
+
+
+def refresh_tokens(user_id: str) -> str:
+    """Hash: the user's families of refresh tokens, as hashes of themselves."""
+    return f"refresh_tokens:{user_id}"
+
+
+def session(user_id: str) -> str:
+    """Hash: the signed-in user's stay, and the one connection that holds it."""
+    return f"session:{user_id}"
+
+
+def request_record(scope: str) -> str:
+    """String with expiry: the first result of a request, so that a repeat has no second effect."""
+    return f"request:{scope}"
+
+
+def limit(kind: str, subject: str) -> str:
+    """String with expiry: how often `subject` did `kind` in the current period."""
+    return f"limit:{kind}:{subject}"
