@@ -1,0 +1,1 @@
+"""Benchmarks: each measures lobbyd and the limit of the machine in the same run."""

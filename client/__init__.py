@@ -1,0 +1,1 @@
+"""The asyncio client that games, tests and load generators use."""

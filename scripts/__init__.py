@@ -1,0 +1,1 @@
+"""What people run: setup, run, test, check and the operators' command line."""

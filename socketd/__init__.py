@@ -1,0 +1,1 @@
+"""A socket node: it holds the players' connections and hands their requests to the queues."""

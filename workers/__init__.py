@@ -1,0 +1,1 @@
+"""The long-running daemons: each domain's package consumes its queue and answers."""
