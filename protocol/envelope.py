@@ -1,0 +1,130 @@
+"""What lobbyd's own processes send each other over queues: envelopes to workers, deliveries to nodes.
+
+Both are msgpack arrays, so that a field is a position: new fields go to the end, with a default.
+"""
+
+import msgspec
+from msgspec import Raw
+
+
+class Address(msgspec.Struct, frozen=True, array_like=True):
+    """One connection, anywhere in the cluster. Connection ids are never used twice by a server id."""
+
+    server_id: str
+    connection_id: int
+
+    def __str__(self) -> str:
+        return f"{self.server_id}/{self.connection_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """The reverse of str(). Raises ValueError for anything else."""
+        server_id, _, connection_id = text.rpartition("/")
+        return cls(server_id, int(connection_id))
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """A request on its way to a worker.
+
+    `id` is the client's. `data` is the declared Struct, validated and encoded again. Times are in
+    ms since the epoch: past `deadline_ms` nobody waits for the answer any more. `trace_id` names this
+    request among all, and is the same when it is delivered again. `key` is the client's idempotency key. `user_id` and `roles` are those of the signed-in connection.
+    """
+
+    type: str
+    origin: Address
+    id: int
+    data: Raw
+    sent_ms: int
+    deadline_ms: int
+    trace_id: str
+    peer: str
+    key: str | None = None
+    user_id: str | None = None
+    roles: tuple[str, ...] = ()
+
+
+class SignIn(msgspec.Struct, frozen=True, array_like=True, tag="in"):
+    """The connection belongs to this user from now on."""
+
+    user_id: str
+    roles: tuple[str, ...]
+
+
+class SignOut(msgspec.Struct, frozen=True, array_like=True, tag="out"):
+    """The connection belongs to nobody from now on."""
+
+
+class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
+    """The connection gets its frame, then GOODBYE with this code, and is closed."""
+
+    code: str
+
+
+Change = SignIn | SignOut | Close
+
+
+class Delivery(msgspec.Struct, frozen=True, array_like=True):
+    """A frame for one connection of a node, and what the node must change about the connection.
+
+    `answers` is the id of the request that the frame answers, None for an event. `once` names a
+    fact that the connection should be told one time only: a second delivery with the connection's
+    last `once` is dropped, so that what is told again after a crash is not seen twice.
+    """
+
+    connection_id: int
+    frame: bytes
+    answers: int | None = None
+    change: Change | None = None
+    once: str | None = None
+
+
+class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A process's report to the status manager (first seed document).
+
+    `event` says what happened: server_starting, server_ready, server_heartbeat, server_draining,
+    server_stopped, server_error. Fields left None stay as they were in the status hash.
+    """
+
+    type: str = "server_status"
+    event: str
+    server_id: str
+    boot_id: str
+    status_code: str | None = None
+    server_type: str | None = None
+    start_time: str | None = None
+    queue_id: str | None = None
+    cpu_usage: float | None = None
+    memory_usage: float | None = None
+    network_status: str | None = None
+    host: str | None = None
+    port: int | None = None
+    pid: int | None = None
+    connections: int | None = None
+    version: str | None = None
+    error: str | None = None
+    sent_at: int = 0
+
+
+class QueueConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How a queue behaves: entries it holds at most, seconds an unread entry lives, its priority."""
+
+    max_size: int
+    expire_time: float
+    priority: str
+
+
+class QueueDefinition(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """What is created: the `data` of a `queue_create` message."""
+
+    server_id: str
+    queue_id: str
+    queue_type: str
+    config: QueueConfig
+
+
+class QueueCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """The seed's `queue_create` message."""
+
+    type: str = "queue_create"
+    data: QueueDefinition

@@ -1,0 +1,94 @@
+"""The waiting room as its players see it (sections 2.3, 2.4, 2.6 of the seed)."""
+
+from enum import Enum
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocol.errors import SESSION_TAKEN_OVER, TICKET_NOT_FOUND
+from protocol.messages.declaration import Access, Message, event, request
+from protocol.queues import Lane
+
+TicketId = Annotated[str, Meta(min_length=1, max_length=128)]
+ClientId = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class TicketStatus(Enum):
+    """Where a ticket is in its life."""
+
+    PENDING = "PENDING"
+    READY = "READY"
+    CONSUMED = "CONSUMED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+
+
+class Place(Message, frozen=True):
+    """A ticket's place. `position` counts from 1, 0 once READY; the estimate is null while unknown."""
+
+    status: TicketStatus
+    position: int
+    total_waiting: int
+    estimated_wait_sec: int | None
+
+
+@request(
+    "queue.stream",
+    owner="login",
+    reply=Place,
+    access=Access.CONNECTED,
+    lane=Lane.HIGH,
+    errors=(TICKET_NOT_FOUND, SESSION_TAKEN_OVER),
+)
+class Stream(Message, frozen=True):
+    """Get the ticket's events on this connection; an older connection that had them is kicked out."""
+
+    tid: TicketId
+    client_id: ClientId
+
+
+class Cancelled(Message, frozen=True):
+    """The ticket is given up."""
+
+    status: TicketStatus = TicketStatus.CANCELLED
+
+
+@request(
+    "queue.cancel",
+    owner="login",
+    reply=Cancelled,
+    access=Access.CONNECTED,
+    lane=Lane.HIGH,
+    scope="tid",
+    errors=(TICKET_NOT_FOUND, SESSION_TAKEN_OVER),
+)
+class Cancel(Message, frozen=True):
+    """Give up the place."""
+
+    tid: TicketId
+    client_id: ClientId
+
+
+@event("QUEUE_UPDATE")
+class QueueUpdate(Message, frozen=True):
+    """The place in the waiting room; `position` counts from 1, the estimate is null while unknown."""
+
+    position: int
+    estimated_wait_sec: int | None
+    total_waiting: int
+
+
+@event("QUEUE_READY")
+class QueueReady(Message, frozen=True):
+    """Your turn: send `auth.finalize` within `finalizeDeadlineSec`."""
+
+    tid: str
+    finalize_deadline_sec: int
+
+
+@event("QUEUE_EXPIRED")
+class QueueExpired(Message, frozen=True):
+    """The ticket is gone: `FINALIZE_DEADLINE` passed, or it was `ABANDONED`."""
+
+    tid: str
+    reason: str
