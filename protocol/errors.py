@@ -61,7 +61,9 @@ class RequestError(Exception):
     `retry_after_ms` tells how long to wait before trying again, where that can help.
     """
 
-    def __init__(self, kind: ErrorKind, message: str | None = None, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self, kind: ErrorKind, message: str | None = None, retry_after_ms: int | None = None
+    ) -> None:
         super().__init__(message or kind.message)
         self.kind = kind
         self.message = message or kind.message

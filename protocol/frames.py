@@ -58,7 +58,9 @@ class FrameReader:
         while total - start >= HEADER_BYTES:
             (length,) = HEADER.unpack_from(data, start)
             if not 0 < length <= self.limit_bytes:
-                raise ProtocolError(f"A frame of {length} bytes; from 1 to {self.limit_bytes} are taken here.")
+                raise ProtocolError(
+                    f"A frame of {length} bytes; from 1 to {self.limit_bytes} are taken here."
+                )
             end = start + HEADER_BYTES + length
             if end > total:
                 self._needed_bytes = end - start

@@ -12,6 +12,9 @@ STATUS_QUEUE = "status_queue"
 SERVER_IDS = "server_ids"
 """Set of every server id that has ever announced itself (an index for the status keys)."""
 
+QUEUE_IDS = "queue_ids"
+"""Set of the ids of all queues (an index for their meta)."""
+
 USERNAMES = "usernames"
 """Set of folded usernames: a first, cheap duplicate check; SQL decides."""
 

@@ -1,0 +1,55 @@
+"""Redis Functions: every change that must be atomic is one, in a `.lua` file beside this one.
+
+A library's name and its functions' names end in a hash of its text, so that two releases can work
+on one Redis side by side during a rolling upgrade, and neither can call the other's code.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+Argument = str | bytes | int | float
+
+
+class Library:
+    """One `.lua` file, loaded when it is first called and again after a Redis has lost it."""
+
+    def __init__(self, noun: str) -> None:
+        text = resources.files(__package__).joinpath(f"{noun}.lua").read_text("utf-8")
+        self._version = hashlib.sha256(text.encode()).hexdigest()[:8]
+        self._text = text.replace("@VERSION@", self._version)
+
+    def command(
+        self, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
+    ) -> tuple[Argument, ...]:
+        """The Redis command that calls `function`."""
+        return ("FCALL", f"{function}_{self._version}", len(keys), *keys, *args)
+
+    async def load(self, redis: Redis) -> None:
+        """Put the library into Redis unless it is there."""
+        try:
+            await redis.execute_command("FUNCTION", "LOAD", self._text)
+        except ResponseError as error:
+            if "already exists" not in str(error):
+                raise
+
+    async def call(
+        self, redis: Redis, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
+    ) -> Any:
+        """Call `function`. Raises ResponseError when it refuses, the client's errors when Redis is away."""
+        try:
+            return await redis.execute_command(*self.command(function, keys, args))
+        except ResponseError as error:
+            if not is_missing(error):
+                raise
+            await self.load(redis)
+            return await redis.execute_command(*self.command(function, keys, args))
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether Redis does not have the function, so that nothing was done and loading helps."""
+    return isinstance(error, ResponseError) and "Function not found" in str(error)

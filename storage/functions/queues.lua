@@ -1,0 +1,186 @@
+#!lua name=lobbyd_queues_@VERSION@
+-- The queue server's changes, each atomic. An entry is one field `m`: a message.
+-- Every function names its KEYS, ARGV and answer; each validates before its first write.
+
+-- The answer of XINFO GROUPS or STREAM as a table by field name.
+local function fields(list)
+  local named = {}
+  for i = 1, #list, 2 do named[list[i]] = list[i + 1] end
+  return named
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Creates a queue with its one group, or sets an existing queue's meta anew and keeps its entries.
+-- KEYS: queue, meta, index. ARGV: queueId, group, then meta field and value by turns.
+-- Answers 1 when the stream was made, 0 when it was there.
+local function create(keys, args)
+  local made = redis.call('EXISTS', keys[1]) == 0
+  local group = redis.pcall('XGROUP', 'CREATE', keys[1], args[2], '0', 'MKSTREAM')
+  if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then
+    return group
+  end
+  redis.call('DEL', keys[2])
+  for i = 3, #args, 2 do redis.call('HSET', keys[2], args[i], args[i + 1]) end
+  redis.call('SADD', keys[3], args[1])
+  return made and 1 or 0
+end
+
+-- KEYS: queue, meta, stats, index. ARGV: queueId. Answers how many entries went with it.
+local function delete(keys, args)
+  local length = redis.call('XLEN', keys[1])
+  redis.call('DEL', keys[1], keys[2], keys[3])
+  redis.call('SREM', keys[4], args[1])
+  return length
+end
+
+-- Appends as many messages as there is room for, in order.
+-- KEYS: queue, meta, stats. ARGV: messages. Answers how many were taken, -1 when there is no such queue.
+local function publish(keys, args)
+  local max = tonumber(redis.call('HGET', keys[2], 'maxSize'))
+  if not max then return -1 end
+  local taken = math.max(0, math.min(#args, max - redis.call('XLEN', keys[1])))
+  for i = 1, taken do redis.call('XADD', keys[1], '*', 'm', args[i]) end
+  if taken > 0 then redis.call('HINCRBY', keys[3], 'published', taken) end
+  if taken < #args then redis.call('HINCRBY', keys[3], 'refused', #args - taken) end
+  return taken
+end
+
+-- Reads new entries from several queues: each gets its weight's share of the limit, and what one
+-- leaves goes to the others in their order. Never blocks.
+-- KEYS: queues. ARGV: group, consumer, limit, then a weight for each queue.
+-- Answers {{queue number, {{id, {field, value}}, ...}}, ...}.
+local function read(keys, args)
+  local group, consumer, left = args[1], args[2], tonumber(args[3])
+  local total = 0
+  for i = 4, #args do total = total + tonumber(args[i]) end
+  local answer, share = {}, {}
+  for i = 1, #keys do share[i] = math.ceil(left * tonumber(args[3 + i]) / total) end
+  for pass = 1, 2 do
+    for i = 1, #keys do
+      local count = pass == 1 and math.min(share[i], left) or left
+      if count > 0 and share[i] > 0 then
+        local got = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', keys[i], '>')
+        local entries = got and got[1] and got[1][2] or {}
+        if #entries < count then share[i] = 0 end
+        if #entries > 0 then
+          left = left - #entries
+          answer[#answer + 1] = {i, entries}
+        end
+      end
+    end
+  end
+  return answer
+end
+
+-- KEYS: queue, stats. ARGV: group, entry ids. Answers how many were still there.
+local function acknowledge(keys, args)
+  redis.call('XACK', keys[1], unpack(args))
+  local removed = redis.call('XDEL', keys[1], unpack(args, 2))
+  if removed > 0 then redis.call('HINCRBY', keys[2], 'acknowledged', removed) end
+  return removed
+end
+
+-- Keeps this consumer's entries from being claimed, those that are still its own.
+-- KEYS: queue. ARGV: group, consumer, entry ids. Answers how many were.
+local function renew(keys, args)
+  local kept = 0
+  for i = 3, #args do
+    if #redis.call('XPENDING', keys[1], args[1], args[i], args[i], 1, args[2]) > 0 then
+      redis.call('XCLAIM', keys[1], args[1], args[2], 0, args[i], 'JUSTID')
+      kept = kept + 1
+    end
+  end
+  return kept
+end
+
+-- Takes over the oldest entry whose consumer has not renewed it for the lease, one at a time, so
+-- that an entry which kills its consumer is retried alone.
+-- KEYS: queue, stats. ARGV: group, consumer, lease in ms. Answers {id, {field, value}, deliveries} or nothing.
+local function claim(keys, args)
+  while true do
+    local pending = redis.call('XPENDING', keys[1], args[1], 'IDLE', args[3], '-', '+', 1)
+    if #pending == 0 then return nil end
+    local id, deliveries = pending[1][1], pending[1][4]
+    local entries = redis.call('XCLAIM', keys[1], args[1], args[2], 0, id)
+    if #entries > 0 and entries[1] then
+      redis.call('HINCRBY', keys[2], 'claimed', 1)
+      return {id, entries[1][2], deliveries + 1}
+    end
+    redis.call('XACK', keys[1], args[1], id) -- deleted while pending: nothing is left to do for it
+  end
+end
+
+-- KEYS: queue, stats, dead letters. ARGV: queueId, group, entry id, cause, deliveries.
+-- Answers the dead letter's id, or nothing when the entry was gone.
+local function dead_letter(keys, args)
+  local entries = redis.call('XRANGE', keys[1], args[3], args[3])
+  if #entries == 0 then return nil end
+  local letter = redis.call('XADD', keys[3], '*', 'm', entries[1][2][2], 'queueId', args[1],
+    'entryId', args[3], 'cause', args[4], 'deliveries', args[5])
+  redis.call('XACK', keys[1], args[2], args[3])
+  redis.call('XDEL', keys[1], args[3])
+  redis.call('HINCRBY', keys[2], 'deadLettered', 1)
+  return letter
+end
+
+-- Removes entries that nobody read within the queue's expireTime; a job becomes a dead letter.
+-- KEYS: queue, meta, stats, dead letters. ARGV: queueId, group, keep (1 or 0), at most. Answers how many.
+local function expire(keys, args)
+  local seconds = tonumber(redis.call('HGET', keys[2], 'expireTime'))
+  if not seconds then return 0 end
+  local read_up_to
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', keys[1])) do
+    local named = fields(group)
+    if named['name'] == args[2] then read_up_to = named['last-delivered-id'] end
+  end
+  if not read_up_to then return 0 end
+  local oldest_ms = string.format('%.0f', now_ms() - seconds * 1000)
+  local entries = redis.call('XRANGE', keys[1], '(' .. read_up_to, oldest_ms, 'COUNT', args[4])
+  for _, entry in ipairs(entries) do
+    if args[3] == '1' then
+      redis.call('XADD', keys[4], '*', 'm', entry[2][2], 'queueId', args[1], 'entryId', entry[1],
+        'cause', 'EXPIRED', 'deliveries', 0)
+    end
+    redis.call('XDEL', keys[1], entry[1])
+  end
+  if #entries > 0 then redis.call('HINCRBY', keys[3], 'expired', #entries) end
+  return #entries
+end
+
+-- Forgets a consumer that has nothing pending. KEYS: queue. ARGV: group, consumer.
+-- Answers 1 when it is forgotten, 0 while it still holds entries.
+local function leave(keys, args)
+  if #redis.call('XPENDING', keys[1], args[1], '-', '+', 1, args[2]) > 0 then return 0 end
+  redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], args[2])
+  return 1
+end
+
+-- Forgets the consumers that did not read for a time and hold nothing: the dead, once claimed from.
+-- KEYS: queue. ARGV: group, ms. Answers how many.
+local function forget(keys, args)
+  local gone = 0
+  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], args[1])) do
+    local named = fields(consumer)
+    if named['pending'] == 0 and named['idle'] > tonumber(args[2]) then
+      redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], named['name'])
+      gone = gone + 1
+    end
+  end
+  return gone
+end
+
+redis.register_function('queue_create_@VERSION@', create)
+redis.register_function('queue_delete_@VERSION@', delete)
+redis.register_function('queue_publish_@VERSION@', publish)
+redis.register_function('queue_read_@VERSION@', read)
+redis.register_function('queue_acknowledge_@VERSION@', acknowledge)
+redis.register_function('queue_renew_@VERSION@', renew)
+redis.register_function('queue_claim_@VERSION@', claim)
+redis.register_function('queue_dead_letter_@VERSION@', dead_letter)
+redis.register_function('queue_expire_@VERSION@', expire)
+redis.register_function('queue_leave_@VERSION@', leave)
+redis.register_function('queue_forget_@VERSION@', forget)

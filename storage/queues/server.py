@@ -1,0 +1,120 @@
+"""Creating, inspecting and sweeping queues."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from protocol.envelope import QueueCreate
+from protocol.queues import QueueType
+from storage import keys
+from storage.functions import Argument, Library
+from storage.queues.entry import GROUP, Entry
+
+LIBRARY = Library("queues")
+
+SWEEP_BATCH = 1000
+FORGET_AFTER_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatistics:
+    """A queue now. `length` is its backlog, read or unread; `pending` is what consumers hold of it."""
+
+    queue_id: str
+    queue_type: str
+    length: int
+    pending: int
+    consumers: int
+    oldest_age_sec: float
+    max_size: int
+
+
+class QueueServer:
+    """The queue server as processes and operators see it.
+
+    Raises the Redis client's errors when Redis is away.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def create(self, message: QueueCreate) -> bool:
+        """Create a queue, or give an existing one new settings. Answers whether it was made."""
+        definition, config = message.data, message.data.config
+        meta: dict[str, str | float] = {
+            "queueType": definition.queue_type,
+            "maxSize": config.max_size,
+            "expireTime": config.expire_time,
+            "priority": config.priority,
+            "serverId": definition.server_id,
+            "createdAt": int(time.time() * 1000),
+        }
+        queue_id = definition.queue_id
+        made = await LIBRARY.call(
+            self._redis,
+            "queue_create",
+            [queue_id, keys.queue_meta(queue_id), keys.QUEUE_IDS],
+            [queue_id, GROUP, *(part for field in meta.items() for part in field)],
+        )
+        return bool(made)
+
+    async def delete(self, queue_id: str) -> int:
+        """Remove a queue whose reader will not come back. Answers how many entries went with it."""
+        names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id), keys.QUEUE_IDS]
+        return int(await LIBRARY.call(self._redis, "queue_delete", names, [queue_id]))
+
+    async def expire(self, queue_id: str, queue_type: QueueType) -> int:
+        """Remove entries that nobody read within the queue's expireTime. Answers how many."""
+        names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id), keys.dead_letters(queue_id)]
+        args: list[Argument] = [queue_id, GROUP, int(queue_type.keeps_expired), SWEEP_BATCH]
+        return int(await LIBRARY.call(self._redis, "queue_expire", names, args))
+
+    async def dead_letter(self, entry: Entry, cause: str) -> bool:
+        """Give up on an entry: it moves to the queue's dead letters with its cause. False if it was gone."""
+        names = [entry.queue_id, keys.queue_stats(entry.queue_id), keys.dead_letters(entry.queue_id)]
+        args: list[Argument] = [entry.queue_id, GROUP, entry.id, cause, entry.deliveries]
+        return await LIBRARY.call(self._redis, "queue_dead_letter", names, args) is not None
+
+    async def forget_dead_consumers(self, queue_id: str) -> int:
+        """Drop the names of consumers that have not read for long and hold nothing. Answers how many."""
+        args: list[Argument] = [GROUP, int(FORGET_AFTER_S * 1000)]
+        return int(await LIBRARY.call(self._redis, "queue_forget", [queue_id], args))
+
+    async def ids(self) -> list[str]:
+        """The queues that exist, by name."""
+        names: set[bytes] = await self._redis.smembers(keys.QUEUE_IDS)  # type: ignore[assignment]
+        return sorted(name.decode() for name in names)
+
+    async def statistics(self, queue_ids: Sequence[str]) -> list[QueueStatistics]:
+        """The given queues as they are now, in one round trip; those that do not exist are left out."""
+        now_s = time.time()
+        pipeline = self._redis.pipeline(transaction=False)
+        for queue_id in queue_ids:
+            pipeline.hmget(keys.queue_meta(queue_id), "queueType", "maxSize")
+            pipeline.xlen(queue_id)
+            pipeline.xinfo_groups(queue_id)
+            pipeline.xrange(queue_id, count=1)
+        answers = await pipeline.execute(raise_on_error=False)
+        found = []
+        for index, queue_id in enumerate(queue_ids):
+            meta, length, groups, oldest = answers[4 * index : 4 * index + 4]
+            if isinstance(groups, Exception) or meta[0] is None:
+                continue
+            found.append(
+                QueueStatistics(
+                    queue_id=queue_id,
+                    queue_type=meta[0].decode(),
+                    length=length,
+                    pending=sum(group["pending"] for group in groups),
+                    consumers=sum(group["consumers"] for group in groups),
+                    oldest_age_sec=_age_s(oldest[0][0], now_s) if oldest else 0.0,
+                    max_size=int(meta[1]),
+                )
+            )
+        return found
+
+
+def _age_s(entry_id: bytes, now_s: float) -> float:
+    return max(0.0, round(now_s - int(entry_id.partition(b"-")[0]) / 1000, 3))
