@@ -46,16 +46,16 @@ def _request(body: bytes) -> RawRequest | BadRequest:
         raise ProtocolError(f"An envelope whose `id` is no unsigned integer up to {MAX_ID}.")
     name, data, key = fields.get("type"), fields.get("data"), fields.get("key")
     if type(name) is not str or len(name) > MAX_TYPE_LENGTH:
-        return BadRequest(
-            request_id, RequestError(INVALID_REQUEST, f"`type` must be text of at most {MAX_TYPE_LENGTH} characters.")
-        )
+        return _bad(request_id, f"`type` must be text of at most {MAX_TYPE_LENGTH} characters.")
     if type(data) is not dict:
-        return BadRequest(request_id, RequestError(INVALID_REQUEST, "`data` must be a map."))
+        return _bad(request_id, "`data` must be a map.")
     if key is not None and (type(key) is not str or not 0 < len(key) <= MAX_KEY_LENGTH):
-        return BadRequest(
-            request_id, RequestError(INVALID_REQUEST, f"`key` must be text of 1 to {MAX_KEY_LENGTH} characters.")
-        )
+        return _bad(request_id, f"`key` must be text of 1 to {MAX_KEY_LENGTH} characters.")
     return RawRequest(name, request_id, data, key)
+
+
+def _bad(request_id: int, message: str) -> BadRequest:
+    return BadRequest(request_id, RequestError(INVALID_REQUEST, message))
 
 
 class ServerConnection:
@@ -129,7 +129,10 @@ class ClientConnection:
         self._frames = FrameReader(limit_bytes)
 
     def receive(self, data: bytes) -> list[ServerReply | ServerEvent]:
-        """Return the messages that `data` completes. Raises ProtocolError for a server that speaks otherwise."""
+        """Return the messages that `data` completes.
+
+        Raises ProtocolError for a server that speaks otherwise.
+        """
         return [self._message(body) for body in self._frames.feed(data)]
 
     def request(self, name: str, request_id: int, data: Message, key: str | None = None) -> bytes:
@@ -143,7 +146,8 @@ class ClientConnection:
     def _message(body: bytes) -> ServerReply | ServerEvent:
         try:
             fields = msgspec.msgpack.decode(body)
-            wanted = ServerReply if fields["type"] == "reply" else ServerEvent
-            return msgspec.convert(fields, wanted)
-        except (msgspec.DecodeError, KeyError, TypeError) as error:
+            if fields["type"] == "reply":
+                return msgspec.convert(fields, ServerReply)
+            return msgspec.convert(fields, ServerEvent)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ProtocolError(f"The server sent what is no reply and no event: {error}") from error

@@ -24,9 +24,31 @@ MIN_PASSWORD_BYTES = 8
 MAX_PASSWORD_BYTES = 72
 """bcrypt reads no more than this."""
 
-Username = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{3,32}\Z")]
-Nickname = Annotated[str, Meta(min_length=1, max_length=32, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
-Email = Annotated[str, Meta(max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z")]
+Username = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9_.-]{3,32}\Z",
+        description="3 to 32 of `a-z 0-9 _ . -`; upper case counts as lower case",
+    ),
+]
+Password = Annotated[str, Meta(description=f"{MIN_PASSWORD_BYTES} to {MAX_PASSWORD_BYTES} bytes of UTF-8")]
+Nickname = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=32,
+        pattern=r"^[^\x00-\x1f\x7f]+\Z",
+        description="1 to 32 characters, none of them a control character",
+    ),
+]
+Email = Annotated[
+    str,
+    Meta(
+        max_length=254,
+        pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z",
+        description="an email address of at most 254 characters",
+    ),
+]
 Token = Annotated[str, Meta(min_length=1, max_length=2048)]
 Fingerprint = Annotated[str, Meta(max_length=256)]
 
@@ -60,7 +82,7 @@ class Register(Message, frozen=True):
     """Make an account. The password has 8 to 72 bytes of UTF-8."""
 
     username: Username
-    password: str
+    password: Password
     email: Email
     nickname: Nickname
 
@@ -86,7 +108,14 @@ class LoggedIn(Message, frozen=True):
     reply=LoggedIn,
     access=Access.CONNECTED,
     scope="username",
-    errors=(INVALID_CREDENTIALS, INVALID_TOKEN, TOKEN_REUSED, ACCOUNT_DISABLED, TOO_MANY_ATTEMPTS, QUEUE_FULL),
+    errors=(
+        INVALID_CREDENTIALS,
+        INVALID_TOKEN,
+        TOKEN_REUSED,
+        ACCOUNT_DISABLED,
+        TOO_MANY_ATTEMPTS,
+        QUEUE_FULL,
+    ),
 )
 class Login(Message, frozen=True):
     """Ask for a place in the waiting room, by `username` and `password` or by `refreshToken`.
@@ -96,7 +125,7 @@ class Login(Message, frozen=True):
     """
 
     username: Username | None = None
-    password: str | None = None
+    password: Password | None = None
     refresh_token: Token | None = None
     client_fingerprint: Fingerprint | None = None
 
