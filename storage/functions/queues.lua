@@ -49,23 +49,23 @@ local function publish(keys, args)
   return taken
 end
 
--- Reads new entries from several queues: each gets its weight's share of the limit, and what one
--- leaves goes to the others in their order. Never blocks.
--- KEYS: queues. ARGV: group, consumer, limit, then a weight for each queue.
+-- Reads new entries from several queues: each gets its share, and what one leaves goes to the others
+-- in their order. Never blocks. Refuses before anything is read when one of the queues is lost.
+-- KEYS: queues. ARGV: group, consumer, then how many at most for each queue.
 -- Answers {{queue number, {{id, {field, value}}, ...}}, ...}.
 local function read(keys, args)
-  local group, consumer, left = args[1], args[2], tonumber(args[3])
-  local total = 0
-  for i = 4, #args do total = total + tonumber(args[i]) end
-  local answer, share = {}, {}
-  for i = 1, #keys do share[i] = math.ceil(left * tonumber(args[3 + i]) / total) end
+  local left, answer, empty = 0, {}, {}
+  for i = 1, #keys do
+    redis.call('XPENDING', keys[i], args[1], '-', '+', 0)
+    left = left + tonumber(args[2 + i])
+  end
   for pass = 1, 2 do
     for i = 1, #keys do
-      local count = pass == 1 and math.min(share[i], left) or left
-      if count > 0 and share[i] > 0 then
-        local got = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', count, 'STREAMS', keys[i], '>')
+      local count = pass == 1 and tonumber(args[2 + i]) or left
+      if count > 0 and not empty[i] then
+        local got = redis.call('XREADGROUP', 'GROUP', args[1], args[2], 'COUNT', count, 'STREAMS', keys[i], '>')
         local entries = got and got[1] and got[1][2] or {}
-        if #entries < count then share[i] = 0 end
+        empty[i] = #entries < count
         if #entries > 0 then
           left = left - #entries
           answer[#answer + 1] = {i, entries}
@@ -90,8 +90,7 @@ local function renew(keys, args)
   local kept = 0
   for i = 3, #args do
     if #redis.call('XPENDING', keys[1], args[1], args[i], args[i], 1, args[2]) > 0 then
-      redis.call('XCLAIM', keys[1], args[1], args[2], 0, args[i], 'JUSTID')
-      kept = kept + 1
+      kept = kept + #redis.call('XCLAIM', keys[1], args[1], args[2], 0, args[i], 'JUSTID')
     end
   end
   return kept
@@ -128,12 +127,13 @@ local function dead_letter(keys, args)
 end
 
 -- Removes entries that nobody read within the queue's expireTime; a job becomes a dead letter.
--- KEYS: queue, meta, stats, dead letters. ARGV: queueId, group, keep (1 or 0), at most. Answers how many.
+-- KEYS: queue, meta, stats, dead letters. ARGV: queueId, group, keep (1 or 0), at most.
+-- Answers how many; none where Redis has lost the queue.
 local function expire(keys, args)
   local seconds = tonumber(redis.call('HGET', keys[2], 'expireTime'))
   if not seconds then return 0 end
   local read_up_to
-  for _, group in ipairs(redis.call('XINFO', 'GROUPS', keys[1])) do
+  for _, group in ipairs(redis.pcall('XINFO', 'GROUPS', keys[1])) do
     local named = fields(group)
     if named['name'] == args[2] then read_up_to = named['last-delivered-id'] end
   end
@@ -160,10 +160,10 @@ local function leave(keys, args)
 end
 
 -- Forgets the consumers that did not read for a time and hold nothing: the dead, once claimed from.
--- KEYS: queue. ARGV: group, ms. Answers how many.
+-- KEYS: queue. ARGV: group, ms. Answers how many; none where Redis has lost the queue.
 local function forget(keys, args)
   local gone = 0
-  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', keys[1], args[1])) do
+  for _, consumer in ipairs(redis.pcall('XINFO', 'CONSUMERS', keys[1], args[1])) do
     local named = fields(consumer)
     if named['pending'] == 0 and named['idle'] > tonumber(args[2]) then
       redis.call('XGROUP', 'DELCONSUMER', keys[1], args[1], named['name'])
@@ -174,13 +174,21 @@ local function forget(keys, args)
 end
 
 redis.register_function('queue_create_@VERSION@', create)
-redis.register_function('queue_delete_@VERSION@', delete)
 redis.register_function('queue_publish_@VERSION@', publish)
-redis.register_function('queue_read_@VERSION@', read)
-redis.register_function('queue_acknowledge_@VERSION@', acknowledge)
-redis.register_function('queue_renew_@VERSION@', renew)
-redis.register_function('queue_claim_@VERSION@', claim)
-redis.register_function('queue_dead_letter_@VERSION@', dead_letter)
-redis.register_function('queue_expire_@VERSION@', expire)
-redis.register_function('queue_leave_@VERSION@', leave)
-redis.register_function('queue_forget_@VERSION@', forget)
+
+-- What empties a queue must go on when Redis is out of memory: nothing else makes room again.
+local function register_emptying(name, callback)
+  redis.register_function{
+    function_name = name .. '_@VERSION@', callback = callback, flags = {'allow-oom'},
+  }
+end
+
+register_emptying('queue_delete', delete)
+register_emptying('queue_read', read)
+register_emptying('queue_acknowledge', acknowledge)
+register_emptying('queue_renew', renew)
+register_emptying('queue_claim', claim)
+register_emptying('queue_dead_letter', dead_letter)
+register_emptying('queue_expire', expire)
+register_emptying('queue_leave', leave)
+register_emptying('queue_forget', forget)

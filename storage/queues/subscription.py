@@ -1,15 +1,17 @@
 """Reading queues as one consumer of their group."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from protocol.envelope import QueueCreate
+from protocol.queues import QueueType
 from storage import keys
-from storage.errors import StoreAway
+from storage.errors import redis_away_is_store_away
 from storage.functions import Argument
 from storage.queues.entry import GROUP, Entry
 from storage.queues.server import LIBRARY, QueueServer
@@ -37,6 +39,8 @@ class Subscription:
         self._blocking = blocking
         self._queues = dict(queues)
         self._ids = list(queues)
+        self._weights = [weight for _, weight in queues.values()]
+        self._turns = itertools.cycle(_turns(self._weights))
         self._consumer = consumer
         self._block_ms = int(block_s * 1000)
         self.last_answer_s = 0.0
@@ -51,7 +55,7 @@ class Subscription:
         await self._guarded(self._create())
 
     async def read(self, limit: int) -> list[Entry]:
-        """Take up to about `limit` new entries, waiting for up to the block time when there are none.
+        """Take up to about `limit` (at least 1) new entries, waiting for the block time when there are none.
 
         Raises StoreAway. A queue that Redis has lost is created again, and nothing is answered.
         """
@@ -65,12 +69,19 @@ class Subscription:
         """Keep the entries (ids by queue) that are still being worked on. Raises StoreAway."""
         for queue_id, ids in held.items():
             if ids:
-                await self._guarded(LIBRARY.call(self._redis, "queue_renew", [queue_id], [*self._who, *ids]))
+                await self._guarded(self._held("queue_renew", [queue_id], [*self._who, *ids]))
+
+    async def tidy(self, queue_type: QueueType) -> None:
+        """Remove what has expired unread, and the names of consumers long gone. Raises StoreAway."""
+        server = QueueServer(self._redis)
+        for queue_id in self._ids:
+            await self._guarded(server.expire(queue_id, queue_type))
+            await self._guarded(server.forget_dead_consumers(queue_id))
 
     async def leave(self) -> None:
         """Stop being a consumer, where nothing is held any more. Raises StoreAway."""
         for queue_id in self._ids:
-            await self._guarded(LIBRARY.call(self._redis, "queue_leave", [queue_id], self._who))
+            await self._guarded(self._held("queue_leave", [queue_id], self._who))
 
     @property
     def _who(self) -> list[Argument]:
@@ -83,18 +94,25 @@ class Subscription:
     async def _read(self, limit: int) -> list[Entry]:
         try:
             if len(self._ids) > 1:
-                weights = [weight for _, weight in self._queues.values()]
-                args = [*self._who, limit, *weights]
+                args = [*self._who, *self._shares(limit)]
                 answer = await LIBRARY.call(self._redis, "queue_read", self._ids, args)
                 if answer:
                     return [entry for index, rows in answer for entry in _entries(self._ids[index - 1], rows)]
             answer = await self._wait(limit)
         except ResponseError as error:
-            if "NOGROUP" not in str(error):
+            if not _is_lost(error):
                 raise
             await self._create()
             return []
         return [entry for queue_id, rows in answer or () for entry in _entries(queue_id.decode(), rows)]
+
+    def _shares(self, limit: int) -> list[int]:
+        """How much of `limit` each queue gets. What is left over goes round, or a small limit starves some."""
+        rounds, rest = divmod(limit, sum(self._weights))
+        shares = [rounds * weight for weight in self._weights]
+        for index in itertools.islice(self._turns, rest):
+            shares[index] += 1
+        return shares
 
     async def _wait(self, limit: int) -> Any:
         return await self._blocking.execute_command(
@@ -105,19 +123,37 @@ class Subscription:
     async def _claim(self, lease_s: float) -> Entry | None:
         for queue_id in self._ids:
             names = [queue_id, keys.queue_stats(queue_id)]
-            found = await LIBRARY.call(self._redis, "queue_claim", names, [*self._who, int(lease_s * 1000)])
+            found = await self._held("queue_claim", names, [*self._who, int(lease_s * 1000)])
             if found:
                 entry_id, fields, deliveries = found
                 return Entry(queue_id, entry_id, fields[1], deliveries)
         return None
 
-    async def _guarded(self, reading: Awaitable[T]) -> T:
+    async def _held(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
+        """Call a function about held entries: None where Redis has lost the queue and all that was held."""
         try:
+            return await LIBRARY.call(self._redis, function, names, args)
+        except ResponseError as error:
+            if not _is_lost(error):
+                raise
+            return None
+
+    async def _guarded(self, reading: Awaitable[T]) -> T:
+        with redis_away_is_store_away():
             answer = await reading
-        except (RedisError, OSError) as error:
-            raise StoreAway(f"Redis does not answer: {error}") from error
         self.last_answer_s = asyncio.get_running_loop().time()
         return answer
+
+
+def _turns(weights: Sequence[int]) -> list[int]:
+    """Queues by number, each as often as its weight says and spread evenly over the round."""
+    turns = [((turn + 0.5) / weight, index) for index, weight in enumerate(weights) for turn in range(weight)]
+    return [index for _, index in sorted(turns)]
+
+
+def _is_lost(error: ResponseError) -> bool:
+    """Whether the queue or its group is gone. Redis 7.0 says UNBLOCKED to a reader that waits meanwhile."""
+    return str(error).startswith(("NOGROUP", "UNBLOCKED"))
 
 
 def _entries(queue_id: str, rows: Any) -> list[Entry]:
