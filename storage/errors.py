@@ -1,0 +1,34 @@
+"""What every store can raise, whichever it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis import exceptions
+
+
+class StoreAway(Exception):
+    """A store (Redis or the database) cannot be reached.
+
+    Either nothing was done, or the outcome is unknown and must be asked for again: a caller answers
+    503 BUSY, and the client repeats its request with the same idempotency key.
+    """
+
+
+_REDIS_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.ReadOnlyError,
+    exceptions.MasterDownError,
+    exceptions.ClusterDownError,
+    exceptions.OutOfMemoryError,
+    OSError,
+)
+
+
+@contextmanager
+def redis_away_is_store_away() -> Iterator[None]:
+    """Raise StoreAway in place of what redis-py raises when no Redis can be reached that takes work."""
+    try:
+        yield
+    except _REDIS_AWAY as error:
+        raise StoreAway(f"Redis cannot be reached: {error}") from error

@@ -1,0 +1,83 @@
+"""Brings a database's schema to the newest revision, from any process, however many try at once.
+
+A revision is one file in `versions/`, hand-written; `tests/storage/test_migrations.py` holds them against
+`storage/tables.py`. MariaDB commits each DDL statement at once, and what was cut short is run again from
+its start: write each statement so that it can be (`if_not_exists=True`).
+"""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storage.database import Database
+from storage.errors import StoreAway
+
+LOCK_WAIT_S = 60
+"""How long a process waits for another one's migration."""
+
+_MIGRATION_LIMIT_S = 3600.0
+_FOLDER = Path(__file__).parent
+
+
+class Revision(NamedTuple):
+    """Where a schema stands: `current` is None for an empty database, `head` is what this code needs."""
+
+    current: str | None
+    head: str
+
+
+async def revision(url: str) -> Revision:
+    """Where the database at `url` stands. Raises StoreAway when it cannot be reached."""
+    database = Database(url, pool_size=1)
+    try:
+        return await database.read(lambda connection: connection.run_sync(_revision))
+    finally:
+        await database.close()
+
+
+async def migrate(url: str) -> Revision:
+    """Bring the database at `url` to the newest revision; where it then stands.
+
+    Safe in several processes at once: one migrates, the others wait and find nothing to do. Within a
+    process, one call at a time (alembic's context is global). Raises StoreAway when the database cannot be
+    reached or another process's migration does not end within LOCK_WAIT_S seconds.
+    """
+    now = await revision(url)
+    if now.current == now.head:
+        return now
+    database = Database(url, pool_size=1, time_limit_s=_MIGRATION_LIMIT_S)
+    try:
+        return await database.transaction(_upgrade_alone)
+    finally:
+        await database.close()
+
+
+async def _upgrade_alone(connection: AsyncConnection) -> Revision:
+    # SQLite needs no lock but that with which every transaction begins; MariaDB's ends with its session.
+    if connection.dialect.name != "sqlite":
+        database = str(connection.engine.url.database)
+        name = f"lobbyd:{sha256(database.encode()).hexdigest()[:32]}"  # one name space for all databases
+        if await connection.scalar(select(func.get_lock(name, LOCK_WAIT_S))) != 1:
+            raise StoreAway(f"another process has been migrating `{database}` for {LOCK_WAIT_S} s")
+    await connection.run_sync(_upgrade)
+    return await connection.run_sync(_revision)
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    command.upgrade(config, "head")
+
+
+def _revision(connection: Connection) -> Revision:
+    head = ScriptDirectory(str(_FOLDER)).get_current_head()
+    if head is None:
+        raise RuntimeError(f"{_FOLDER / 'versions'} holds no migration: the installation is not complete")
+    return Revision(MigrationContext.configure(connection).get_current_revision(), head)

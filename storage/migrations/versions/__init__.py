@@ -1,0 +1,1 @@
+"""One file a revision, in order; alembic loads them by their path."""

@@ -1,0 +1,1 @@
+"""The stores, each test on every kind of server that it must run on."""
