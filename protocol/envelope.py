@@ -27,13 +27,15 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """A request on its way to a worker.
 
     `id` is the client's. `data` is the declared Struct, validated and encoded again. Times are in
-    ms since the epoch: past `deadline_ms` nobody waits for the answer any more. `trace_id` names this
-    request among all, and is the same when it is delivered again. `key` is the client's idempotency key. `user_id` and `roles` are those of the signed-in connection.
+    ms since the epoch: past `deadline_ms` nobody waits for the answer any more. `number` is the node's
+    own for this request, never used twice. `trace_id` names the request among all, and is the same
+    when it is delivered again. `key` is the client's idempotency key. `user_id` and `roles` are those of the signed-in connection.
     """
 
     type: str
     origin: Address
     id: int
+    number: int
     data: Raw
     sent_ms: int
     deadline_ms: int
@@ -67,7 +69,7 @@ Change = SignIn | SignOut | Close
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
     """A frame for one connection of a node, and what the node must change about the connection.
 
-    `answers` is the id of the request that the frame answers, None for an event. `once` names a
+    `answers` is the number of the request that the frame answers, None for an event. `once` names a
     fact that the connection should be told one time only: a second delivery with the connection's
     last `once` is dropped, so that what is told again after a crash is not seen twice.
     """

@@ -22,3 +22,8 @@ class Busy(Exception):
 
 class UnknownQueue(Exception):
     """Nobody has created this queue, or its owner is gone: nothing was appended."""
+
+
+def refusal(queue_id: str, taken: int) -> Exception:
+    """What `queue_publish` means by answering `taken` for a message that it did not take."""
+    return UnknownQueue(f"There is no queue {queue_id}.") if taken < 0 else Busy(f"Queue {queue_id} is full.")

@@ -18,7 +18,7 @@ from protocol.envelope import Delivery
 from storage import keys
 from storage.errors import StoreAway
 from storage.functions import Argument, is_missing
-from storage.queues.entry import GROUP, Busy, UnknownQueue
+from storage.queues.entry import GROUP, refusal
 from storage.queues.server import LIBRARY
 
 log = structlog.get_logger(__name__)
@@ -47,7 +47,8 @@ class Outbox:
         self._gathered = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.last_answer_s = 0.0
+        self._sends = 0
+        self._failures = 0
 
     def publish(self, queue_id: str, message: bytes, done: Done | None = None) -> None:
         """Append `message` to a queue."""
@@ -66,17 +67,14 @@ class Outbox:
 
     async def published(self, queue_id: str, message: bytes) -> None:
         """Append `message` and wait for it. Raises Busy, UnknownQueue or StoreAway."""
-        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None) -> None:
-            if outcome.done():
-                return
-            if error is None:
-                outcome.set_result(None)
-            else:
-                outcome.set_exception(error)
-
+        outcome, done = _outcome()
         self.publish(queue_id, message, done)
+        await outcome
+
+    async def delivered(self, server_id: str, delivery: Delivery) -> None:
+        """Send `delivery` to a node and wait until its queue has it. Raises as `published`."""
+        outcome, done = _outcome()
+        self.deliver(server_id, delivery, done)
         await outcome
 
     async def run(self) -> None:
@@ -89,6 +87,12 @@ class Outbox:
                 await self._send(commands)
             if not self._gathered.is_set():
                 self._idle.set()
+
+    def take_counts(self) -> tuple[int, int]:
+        """Pipelines sent since the last call, and how many of them failed."""
+        counts = self._sends, self._failures
+        self._sends = self._failures = 0
+        return counts
 
     async def flushed(self) -> None:
         """Wait until everything handed in so far has been sent or refused."""
@@ -116,14 +120,15 @@ class Outbox:
                 yield _acknowledge(queue_id, entry_ids[start : start + MAX_MESSAGES_PER_CALL])
 
     async def _send(self, commands: list[_Command]) -> None:
+        self._sends += 1
         try:
             answers = await self._execute([command for command, _ in commands])
         except (RedisError, OSError) as error:
+            self._failures += 1
             away = StoreAway(f"Redis does not answer: {error}")
             for _, take in commands:
                 take(away)
             return
-        self.last_answer_s = asyncio.get_running_loop().time()
         for (_, take), answer in zip(commands, answers, strict=True):
             take(answer)
 
@@ -149,6 +154,21 @@ class Outbox:
         return await execute
 
 
+def _outcome() -> tuple[asyncio.Future[None], Done]:
+    """Something to await, and the callback that settles it."""
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def done(error: Exception | None) -> None:
+        if outcome.done():  # whoever awaited it was cancelled
+            return
+        if error is None:
+            outcome.set_result(None)
+        else:
+            outcome.set_exception(error)
+
+    return outcome, done
+
+
 def _publish(queue_id: str, sent: list[_Sent]) -> _Command:
     names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id)]
     command = LIBRARY.command("queue_publish", names, [message for message, _ in sent])
@@ -169,11 +189,9 @@ def _publish(queue_id: str, sent: list[_Sent]) -> _Command:
 def _refusal(queue_id: str, answer: Any) -> Exception:
     if isinstance(answer, StoreAway):
         return answer
-    if answer == -1:
-        return UnknownQueue(f"There is no queue {queue_id}.")
     if isinstance(answer, Exception):
         return StoreAway(f"Redis refuses to append to {queue_id}: {answer}")
-    return Busy(f"Queue {queue_id} is full.")
+    return refusal(queue_id, answer)
 
 
 def _acknowledge(queue_id: str, entry_ids: list[bytes]) -> _Command:

@@ -10,7 +10,7 @@ from protocol.envelope import QueueCreate
 from protocol.queues import QueueType
 from storage import keys
 from storage.functions import Argument, Library
-from storage.queues.entry import GROUP, Entry
+from storage.queues.entry import GROUP, Entry, refusal
 
 LIBRARY = Library("queues")
 
@@ -64,6 +64,13 @@ class QueueServer:
         """Remove a queue whose reader will not come back. Answers how many entries went with it."""
         names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id), keys.QUEUE_IDS]
         return int(await LIBRARY.call(self._redis, "queue_delete", names, [queue_id]))
+
+    async def append(self, queue_id: str, message: bytes) -> None:
+        """Append one message and wait for it. Raises Busy or UnknownQueue. For the rare one: see `Outbox`."""
+        names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id)]
+        taken = await LIBRARY.call(self._redis, "queue_publish", names, [message])
+        if taken != 1:
+            raise refusal(queue_id, taken)
 
     async def expire(self, queue_id: str, queue_type: QueueType) -> int:
         """Remove entries that nobody read within the queue's expireTime. Answers how many."""

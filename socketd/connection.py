@@ -1,0 +1,115 @@
+"""One client's socket: an asyncio protocol around the sans-I/O connection, and its state.
+
+A node holds a hundred thousand of these, so each has slots, no task and no timer of its own.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from protocol.connection import ServerConnection, goodbye_frame
+from protocol.errors import GoodbyeCode, ProtocolError
+from socketd.limits import TokenBucket
+
+if TYPE_CHECKING:
+    from socketd.server import Door
+
+
+class Connection(asyncio.Protocol):
+    """A connection from accept to close.
+
+    `user_id` is None until it is signed in. Times are seconds of the loop's clock.
+    """
+
+    __slots__ = (
+        "_door", "_protocol", "_transport", "bucket", "closing", "due", "greeted", "id", "in_flight",
+        "last_once", "last_received_s", "last_sent_s", "opened_s", "peer", "roles", "user_id",
+    )  # fmt: skip
+
+    def __init__(self, door: "Door") -> None:
+        self._door = door
+        self._protocol = ServerConnection(door.limits.max_frame_bytes_before_sign_in)
+        self._transport: asyncio.Transport | None = None
+        self.id = 0
+        self.peer = ""
+        self.greeted = False
+        self.closing = False
+        self.due = 0
+        self.user_id: str | None = None
+        self.roles: tuple[str, ...] = ()
+        self.in_flight: set[int] = set()
+        self.last_once: str | None = None
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection in, or turn it away where there are too many."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._door.limits.max_write_buffer_bytes)
+        name = transport.get_extra_info("peername")
+        self.peer = name[0] if name else "unknown"
+        now_s = self._door.now_s()
+        self.opened_s = self.last_received_s = self.last_sent_s = now_s
+        self.bucket = TokenBucket(self._door.requests_per_second, now_s)
+        self._door.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Cut into requests and hand them on; what is no protocol ends the connection."""
+        if self.closing:
+            return
+        try:
+            requests = self._protocol.receive(data)
+            if requests:
+                self.last_received_s = self._door.now_s()
+            for request in requests:
+                self._door.dispatch(self, request)
+        except ProtocolError as error:
+            self.close(error.code, error.message)
+
+    def eof_received(self) -> bool:
+        """A client that has said its last word is gone."""
+        return False
+
+    def pause_writing(self) -> None:
+        """More waits for this client than the cap: it does not read, so it is cut."""
+        self.close(GoodbyeCode.SLOW_CONSUMER)
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone, whoever closed it."""
+        self.closing = True
+        self._transport = None
+        self._door.closed(self)
+
+    # What the node calls.
+
+    def send(self, frame: bytes) -> None:
+        """Write a whole frame; nothing happens when the connection is closing."""
+        if self._transport is None or self.closing:
+            return
+        self.last_sent_s = self._door.now_s()
+        self._transport.write(frame)
+
+    def sign_in(self, user_id: str, roles: tuple[str, ...]) -> None:
+        """The connection is this user's from now on, with the larger frames of a signed-in user."""
+        self.user_id, self.roles = user_id, roles
+        self._protocol.set_limit(self._door.limits.max_frame_bytes)
+
+    def sign_out(self) -> None:
+        """The connection is nobody's from now on."""
+        self.user_id, self.roles = None, ()
+        self._protocol.set_limit(self._door.limits.max_frame_bytes_before_sign_in)
+
+    def close(self, code: GoodbyeCode, message: str | None = None, retry_after_ms: int | None = None) -> None:
+        """Say GOODBYE and close once it is written. A second call does nothing."""
+        if self._transport is None or self.closing:
+            return
+        self.send(goodbye_frame(code, message, retry_after_ms))
+        self.closing = True
+        self._door.says_goodbye(self, code)
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Drop the socket with whatever waits to be written."""
+        if self._transport is not None:
+            self._transport.abort()

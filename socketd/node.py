@@ -1,0 +1,147 @@
+"""A socket node put together: what it is made of, and in which order that starts and stops."""
+
+import asyncio
+import os
+
+from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition, ServerStatus
+from protocol.queues import Lane, QueueType
+from runtime.daemon import Daemon, Step
+from runtime.metrics import LoopLag
+from runtime.settings import Config
+from socketd.dispatch import Dispatcher
+from socketd.registry import Registry
+from socketd.replies import Replies
+from socketd.server import Door
+from storage import keys
+from storage.connections import connect, connect_blocking
+from storage.errors import redis_away_is_store_away
+from storage.queues import Outbox, QueueServer, Subscription
+from storage.reporting import Reporter
+from storage.servers import ServerLease, now_ms
+
+BLOCK_S = 0.5
+"""How long a read of the node's queue waits. Short, since an answer also shows that Redis is there."""
+
+SWEEP_S = 5.0
+STEP_ATTEMPTS = 5
+CONNECTION_ID_BITS = 20
+
+
+def queue_create(config: Config) -> QueueCreate:
+    """The message that creates the node's own queue, as the first seed document has it."""
+    server_id = config.socketd.server_id
+    settings = QueueConfig(
+        max_size=config.socketd.queue_max_size,
+        expire_time=config.socketd.queue_expire_s,
+        priority=Lane.HIGH.value,
+    )
+    definition = QueueDefinition(
+        server_id=server_id,
+        queue_id=keys.node_queue(server_id),
+        queue_type=QueueType.SOCKET_MESSAGE.label,
+        config=settings,
+    )
+    return QueueCreate(data=definition)
+
+
+class Node:
+    """One socket node. Must be made inside a running loop."""
+
+    def __init__(self, config: Config) -> None:
+        settings = config.socketd
+        self._queue_id = keys.node_queue(settings.server_id)
+        boot_id = os.urandom(8).hex()
+        self._redis = connect(config.redis.url)
+        self._blocking = connect_blocking(config.redis.url, BLOCK_S)
+        self._queues = QueueServer(self._redis)
+        self._outbox = Outbox(self._redis)
+        # The boot's time in the high bits: no two boots of a server id ever give out the same connection id.
+        registry = Registry(
+            now_ms() << CONNECTION_ID_BITS, settings.max_connections, config.limits.connections_per_ip
+        )
+        self._subscription = Subscription(
+            self._redis, self._blocking, {self._queue_id: (queue_create(config), 1)}, boot_id, BLOCK_S
+        )
+        self._dispatcher = Dispatcher(settings, registry, self._outbox)
+        self._replies = Replies(self._subscription, self._outbox, self._queues, registry)
+        self._door = Door(
+            settings, config.limits.requests_per_second, registry, self._dispatcher, self._replies
+        )
+        loop_lag = LoopLag()
+        ttl_s = config.status.heartbeat_s * config.status.missed_heartbeats
+        identity = ServerStatus(
+            event="",
+            server_id=settings.server_id,
+            boot_id=boot_id,
+            server_type="SOCKET",
+            queue_id=self._queue_id,
+            host=settings.host,
+            pid=os.getpid(),
+        )
+        reporter = Reporter(
+            self._redis,
+            ServerLease(self._redis, settings.server_id, boot_id, ttl_s),
+            identity,
+            self._outbox,
+            loop_lag,
+            lambda: {"connections": len(registry), "port": self._door.port},
+        )
+        self._daemon = Daemon(
+            settings.server_id,
+            reporter,
+            self._steps(),
+            heartbeat_s=config.status.heartbeat_s,
+            claim=Step("claim", reporter.claim, reporter.release, attempts=STEP_ATTEMPTS),
+            drain=self._door.drain,
+            drain_timeout_s=settings.drain_timeout_s,
+            loop_lag=loop_lag,
+        )
+
+    async def run(self) -> int:
+        """Live until a signal. Answers the exit code."""
+        try:
+            return await self._daemon.run()
+        finally:
+            await self._blocking.aclose()
+            await self._redis.aclose()
+
+    def _steps(self) -> list[Step]:
+        return [
+            Step("outbox", self._start_outbox, self._flush_outbox),
+            Step("queue creation", self._subscription.create, self._delete_queue, attempts=STEP_ATTEMPTS),
+            Step("handler registration", self._register_handlers),
+            Step("subscription", self._subscribe, self._unsubscribe, attempts=STEP_ATTEMPTS),
+            Step("port", self._open_port, self._door.close, attempts=STEP_ATTEMPTS),
+        ]
+
+    async def _start_outbox(self) -> None:
+        self._daemon.watch(self._outbox.run(), "outbox")
+
+    async def _flush_outbox(self) -> None:
+        await self._outbox.flushed()
+
+    async def _delete_queue(self) -> None:
+        with redis_away_is_store_away():
+            await self._queues.delete(self._queue_id)
+
+    async def _register_handlers(self) -> None:
+        self._dispatcher.check_handlers()
+
+    async def _subscribe(self) -> None:
+        await self._replies.take_once()
+        self._reading = self._daemon.watch(self._replies.run(), "replies")
+        self._daemon.watch(self._sweep(), "sweep")
+
+    async def _unsubscribe(self) -> None:
+        self._replies.stop()
+        await asyncio.wait([self._reading])
+
+    async def _open_port(self) -> None:
+        await self._door.open()
+        self._daemon.watch(self._door.keep_time(), "timers")
+
+    async def _sweep(self) -> None:
+        """Drop what waits for connections that nobody has any more."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self._replies.sweep()

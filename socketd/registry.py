@@ -1,0 +1,88 @@
+"""Which connections a node holds, how many from where, and which requests await an answer."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from socketd.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that a worker has not answered yet. Times in seconds of the loop's clock."""
+
+    connection: "Connection"
+    request_id: int
+    sent_s: float
+
+
+class Registry:
+    """The node's connections by id and its pending requests by number."""
+
+    def __init__(self, first_connection_id: int, max_connections: int, max_per_peer: int) -> None:
+        self._next_id = first_connection_id
+        self._next_number = 1
+        self._max_connections = max_connections
+        self._max_per_peer = max_per_peer
+        self._per_peer: Counter[str] = Counter()
+        self._connections: dict[int, Connection] = {}
+        self._pending: dict[int, Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def __iter__(self) -> "Iterator[Connection]":
+        return iter(list(self._connections.values()))
+
+    @property
+    def pending_count(self) -> int:
+        """Requests that await an answer."""
+        return len(self._pending)
+
+    def add(self, connection: "Connection", peer: str) -> int | None:
+        """Take a connection in and answer its id; None when there are too many, here or from this peer."""
+        if len(self._connections) >= self._max_connections or self._per_peer[peer] >= self._max_per_peer:
+            return None
+        self._per_peer[peer] += 1
+        connection_id = self._next_id
+        self._next_id += 1
+        self._connections[connection_id] = connection
+        return connection_id
+
+    def remove(self, connection_id: int, peer: str) -> None:
+        """Forget a closed connection."""
+        if self._connections.pop(connection_id, None) is None:
+            return
+        self._per_peer[peer] -= 1
+        if not self._per_peer[peer]:
+            del self._per_peer[peer]
+
+    def get(self, connection_id: int) -> "Connection | None":
+        """The open connection with this id."""
+        return self._connections.get(connection_id)
+
+    def expect(self, connection: "Connection", request_id: int, now_s: float) -> int:
+        """Note that an answer is awaited, and give the request its number."""
+        number = self._next_number
+        self._next_number += 1
+        self._pending[number] = Pending(connection, request_id, now_s)
+        connection.in_flight.add(request_id)
+        return number
+
+    def settle(self, number: int) -> Pending | None:
+        """Take a pending request out: it is being answered. None when it was answered before."""
+        pending = self._pending.pop(number, None)
+        if pending is not None:
+            pending.connection.in_flight.discard(pending.request_id)
+        return pending
+
+    def sent_before(self, then_s: float) -> list[int]:
+        """The numbers of the requests that were sent before a time, oldest first."""
+        overdue = []
+        for number, pending in self._pending.items():
+            if pending.sent_s >= then_s:
+                break
+            overdue.append(number)
+        return overdue

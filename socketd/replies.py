@@ -1,0 +1,107 @@
+"""What workers send to the node's connections: reads the node's own queue and writes the frames."""
+
+import asyncio
+
+import msgspec
+import structlog
+
+from protocol.envelope import Close, Delivery, SignIn, SignOut
+from protocol.errors import GoodbyeCode
+from protocol.queues import QueueType
+from socketd.connection import Connection
+from socketd.registry import Registry
+from storage.errors import StoreAway
+from storage.queues import Entry, Outbox, QueueServer, Subscription
+
+log = structlog.get_logger(__name__)
+
+READ_LIMIT = 200
+"""Entries of up to 128 deliveries that are taken at once."""
+
+AWAY_PAUSE_S = 0.2
+LEASE_S = 5.0
+
+_decoder = msgspec.msgpack.Decoder(list[Delivery])
+
+
+class Replies:
+    """Delivers what comes for this node's connections."""
+
+    def __init__(
+        self, subscription: Subscription, outbox: Outbox, server: QueueServer, registry: Registry
+    ) -> None:
+        self._subscription = subscription
+        self._outbox = outbox
+        self._server = server
+        self._registry = registry
+        self._stopping = False
+
+    @property
+    def last_answer_s(self) -> float:
+        """When Redis last answered a read, by the loop's clock."""
+        return self._subscription.last_answer_s
+
+    async def run(self) -> None:
+        """Read until `stop`. Runs as a side task and is never cancelled in a read."""
+        while not self._stopping:
+            try:
+                await self.take_once()
+            except StoreAway as error:
+                log.warning("cannot read replies", cause=str(error))
+                await asyncio.sleep(AWAY_PAUSE_S)
+
+    async def take_once(self) -> None:
+        """Read and deliver what is there, waiting a little when nothing is. Raises StoreAway."""
+        for entry in await self._subscription.read(READ_LIMIT):
+            await self._take(entry)
+
+    async def sweep(self) -> None:
+        """Deliver what an earlier boot of this node left unacknowledged, and drop what is too old."""
+        try:
+            while entry := await self._subscription.claim(LEASE_S):
+                await self._take(entry)
+            await self._subscription.tidy(QueueType.SOCKET_MESSAGE)
+        except StoreAway as error:
+            log.warning("cannot sweep", cause=str(error))
+
+    def stop(self) -> None:
+        """End `run` after the read that is under way."""
+        self._stopping = True
+
+    async def _take(self, entry: Entry) -> None:
+        try:
+            deliveries = _decoder.decode(entry.message)
+        except msgspec.DecodeError as error:
+            await self._server.dead_letter(entry, f"not a list of deliveries: {error}")
+            return
+        for delivery in deliveries:
+            self._deliver(delivery)
+        self._outbox.acknowledge(entry.queue_id, entry.id)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        if delivery.answers is not None and self._registry.settle(delivery.answers) is None:
+            return
+        connection = self._registry.get(delivery.connection_id)
+        if connection is None:
+            return
+        if delivery.once is not None:
+            if delivery.once == connection.last_once:
+                return
+            connection.last_once = delivery.once
+        # A sign-in comes before its reply, so that what the client sends at once finds it signed in.
+        if delivery.change is not None:
+            self._change(connection, delivery)
+        elif delivery.frame:
+            connection.send(delivery.frame)
+
+    @staticmethod
+    def _change(connection: Connection, delivery: Delivery) -> None:
+        match delivery.change:
+            case SignIn(user_id, roles):
+                connection.sign_in(user_id, roles)
+            case SignOut():
+                connection.sign_out()
+        if delivery.frame:
+            connection.send(delivery.frame)
+        if isinstance(delivery.change, Close):
+            connection.close(GoodbyeCode[delivery.change.code])

@@ -1,0 +1,144 @@
+"""The noun "server": which processes there are, what each reports, and who may bear an id."""
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+import msgspec
+import psutil
+from redis.asyncio import Redis
+
+from protocol.codec import encode
+from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition, ServerStatus
+from protocol.queues import Lane, QueueType
+from storage import keys
+from storage.errors import redis_away_is_store_away
+from storage.functions import Library
+
+LIBRARY = Library("servers")
+
+STATUS_QUEUE_SIZE = 10_000
+STATUS_EXPIRE_S = 3600.0
+
+
+def status_queue() -> QueueCreate:
+    """The message that creates `status_queue`; whoever comes first creates it."""
+    config = QueueConfig(max_size=STATUS_QUEUE_SIZE, expire_time=STATUS_EXPIRE_S, priority=Lane.HIGH.value)
+    definition = QueueDefinition(
+        server_id="status", queue_id=keys.STATUS_QUEUE, queue_type=QueueType.STATUS.label, config=config
+    )
+    return QueueCreate(data=definition)
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a server id's lease: enough to see, on the same host, whether it still lives."""
+
+    boot_id: str
+    host: str
+    pid: int
+    started_s: float
+
+
+def this_process(boot_id: str) -> Holder:
+    """This process as a holder."""
+    return Holder(boot_id, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+
+def _is_dead(holder: Holder) -> bool:
+    """Whether the holder was a process of this host that is gone; False when that cannot be known."""
+    if holder.host != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(holder.pid).create_time() != holder.started_s
+    except psutil.NoSuchProcess:
+        return True
+
+
+class ServerLease:
+    """The right to bear a server id, for one live process at a time. Raises StoreAway."""
+
+    def __init__(self, redis: Redis, server_id: str, boot_id: str, ttl_s: float) -> None:
+        self._redis = redis
+        self._names = [keys.server_lease(server_id)]
+        self._value = msgspec.json.encode(this_process(boot_id))
+        self._ttl_ms = int(ttl_s * 1000)
+
+    async def claim(self) -> Holder | None:
+        """Take the lease. Answers None, or the live process that has it.
+
+        A holder that died on this host loses it at once; one elsewhere when its lease runs out.
+        """
+        held = await self._call("server_claim", self._value, self._ttl_ms, b"")
+        if held is None:
+            return None
+        holder = msgspec.json.decode(held, type=Holder)
+        if not _is_dead(holder):
+            return holder
+        held = await self._call("server_claim", self._value, self._ttl_ms, held)
+        return None if held is None else msgspec.json.decode(held, type=Holder)
+
+    async def renew(self) -> bool:
+        """Hold on to the lease. False when another process has it."""
+        return bool(await self._call("server_renew", self._value, self._ttl_ms))
+
+    async def release(self) -> None:
+        """Give the lease up, if it is still ours."""
+        await self._call("server_release", self._value)
+
+    async def _call(self, function: str, *args: bytes | int) -> bytes | None:
+        with redis_away_is_store_away():
+            answer: bytes | None = await LIBRARY.call(self._redis, function, self._names, args)
+        return answer
+
+
+class Servers:
+    """The status hashes: written by the status manager alone, read by all. Raises StoreAway."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def record(self, status: ServerStatus) -> None:
+        """Write what a process reported into its status hash; fields it left out stay."""
+        given = msgspec.to_builtins(status)
+        fields = {name: value for name, value in given.items() if value is not None}
+        for name in ("type", "event", "serverId", "sentAt"):
+            fields.pop(name)
+        fields["lastHeartbeat"] = status.sent_at
+        with redis_away_is_store_away():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(keys.server_status(status.server_id), mapping=fields)
+            pipeline.sadd(keys.SERVER_IDS, status.server_id)
+            await pipeline.execute()
+
+    async def mark(self, server_id: str, status_code: str, error: str) -> None:
+        """Write a status that the process itself could not report, such as DOWN, with its cause."""
+        with redis_away_is_store_away():
+            await self._redis.hset(
+                keys.server_status(server_id), mapping={"statusCode": status_code, "error": error}
+            )
+
+    async def all(self) -> dict[str, dict[str, str]]:
+        """Every known process's status hash, by server id."""
+        with redis_away_is_store_away():
+            names: set[bytes] = await self._redis.smembers(keys.SERVER_IDS)  # type: ignore[assignment]
+            ids = sorted(name.decode() for name in names)
+            pipeline = self._redis.pipeline(transaction=False)
+            for server_id in ids:
+                pipeline.hgetall(keys.server_status(server_id))
+            answers = await pipeline.execute()
+        return {server_id: _text(fields) for server_id, fields in zip(ids, answers, strict=True) if fields}
+
+
+def status_message(status: ServerStatus) -> bytes:
+    """A report as it goes into `status_queue`."""
+    return encode(status)
+
+
+def now_ms() -> int:
+    """The wall clock in ms since the epoch."""
+    return int(time.time() * 1000)
+
+
+def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}

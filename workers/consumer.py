@@ -1,0 +1,147 @@
+"""How a worker takes work from queues: read, hold, do, acknowledge; retry what failed; give up in the end.
+
+An entry is acknowledged when its work has returned. When the work raises or its process dies, the
+entry stays pending, is claimed after the lease and tried again alone, and after `max_deliveries`
+goes to the dead letters with its cause, its neighbours unharmed.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from protocol.queues import QueueType
+from storage.errors import StoreAway
+from storage.queues import Busy, Entry, Outbox, QueueServer, Subscription
+
+log = structlog.get_logger(__name__)
+
+Work = Callable[[Entry], Awaitable[None]]
+
+AWAY_PAUSE_S = 0.2
+TIDY_S = 5.0
+MAX_CAUSE_LENGTH = 500
+
+
+class Consumer:
+    """One process's share in the work of some queues."""
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        outbox: Outbox,
+        queues: QueueServer,
+        work: Work,
+        queue_type: QueueType,
+        *,
+        lease_s: float,
+        max_deliveries: int,
+        concurrency: int,
+    ) -> None:
+        self._subscription = subscription
+        self._outbox = outbox
+        self._queues = queues
+        self._work = work
+        self._queue_type = queue_type
+        self._lease_s = lease_s
+        self._max_deliveries = max_deliveries
+        self._concurrency = concurrency
+        self._held: dict[str, set[bytes]] = defaultdict(set)
+        self._causes: dict[bytes, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read and start work until `stop`. Runs as a side task and is never cancelled in a read."""
+        while not self._stopping.is_set():
+            free = self._concurrency - len(self._tasks)
+            if free <= 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            try:
+                for entry in await self._subscription.read(free):
+                    self._start(entry)
+            except StoreAway as error:
+                log.warning("cannot read work", cause=str(error))
+                await asyncio.sleep(AWAY_PAUSE_S)
+
+    async def sweep(self) -> None:
+        """Renew what is held, retry what others left, tidy up. Runs as a side task until `stop`."""
+        await asyncio.gather(
+            self._repeat(self._renew, self._lease_s / 3),
+            self._repeat(self._retry, self._lease_s / 2),
+            self._repeat(lambda: self._subscription.tidy(self._queue_type), TIDY_S),
+        )
+
+    async def stop(self) -> None:
+        """Read no more, finish what is held, and stop being a consumer."""
+        self._stopping.set()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._outbox.flushed()
+        try:
+            await self._subscription.leave()
+        except StoreAway as error:
+            log.warning("cannot leave the queues", cause=str(error))
+
+    async def _repeat(self, action: Callable[[], Awaitable[None]], every_s: float) -> None:
+        while not self._stopping.is_set():
+            try:
+                async with asyncio.timeout(every_s):
+                    await self._stopping.wait()
+            except TimeoutError:
+                pass
+            else:
+                return
+            try:
+                await action()
+            except StoreAway as error:
+                log.warning("cannot sweep", cause=str(error))
+
+    async def _renew(self) -> None:
+        await self._subscription.renew({queue_id: list(ids) for queue_id, ids in self._held.items()})
+
+    async def _retry(self) -> None:
+        while not self._stopping.is_set():
+            entry = await self._subscription.claim(self._lease_s)
+            if entry is None:
+                return
+            if entry.deliveries > self._max_deliveries:
+                await self._give_up(entry)
+            else:
+                await self._start(entry)
+
+    async def _give_up(self, entry: Entry) -> None:
+        cause = self._causes.pop(entry.id, f"whoever worked on it died, {entry.deliveries - 1} times")
+        log.error("given up", queue=entry.queue_id, entry=entry.id.decode(), cause=cause)
+        await self._queues.dead_letter(entry, cause)
+
+    def _start(self, entry: Entry) -> asyncio.Task[None]:
+        self._held[entry.queue_id].add(entry.id)
+        task = asyncio.get_running_loop().create_task(self._do(entry))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.set()
+
+    async def _do(self, entry: Entry) -> None:
+        try:
+            await self._work(entry)
+        except (StoreAway, Busy) as error:
+            log.warning(
+                "left for another try", queue=entry.queue_id, entry=entry.id.decode(), cause=str(error)
+            )
+        except Exception as error:
+            self._causes[entry.id] = f"{type(error).__name__}: {error}"[:MAX_CAUSE_LENGTH]
+            log.exception("failed", entry=f"{entry.queue_id} {entry.id.decode()}")
+        else:
+            self._causes.pop(entry.id, None)
+            self._outbox.acknowledge(entry.queue_id, entry.id)
+        finally:
+            self._held[entry.queue_id].discard(entry.id)

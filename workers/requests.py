@@ -1,0 +1,126 @@
+"""Requests as work: decode the envelope, call the handler, send the reply.
+
+A worker package makes one `Handlers` and registers with it the handler of each request that it owns.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import structlog
+
+from protocol.connection import error_frame, reply_frame
+from protocol.envelope import Change, Delivery, Envelope
+from protocol.errors import BUSY, INTERNAL, RequestError
+from protocol.messages import REQUESTS, Message, owned_by
+from storage.errors import StoreAway
+from storage.queues import Entry, Outbox, UnknownQueue
+
+log = structlog.get_logger(__name__)
+
+BUSY_RETRY_MS = 1000
+
+D = TypeVar("D", bound=Message)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[D]):
+    """A request to be handled: its data, and the envelope that it came in."""
+
+    data: D
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply, and what the node must change about the connection that asked."""
+
+    reply: Message
+    change: Change | None = None
+
+
+Handler = Callable[[R, Call[Any]], Awaitable[Message | Answer]]
+
+
+class Handlers(Generic[R]):
+    """The handlers of one kind of worker. `R` is what they all work with: the worker's room."""
+
+    def __init__(self, owner: str) -> None:
+        self.owner = owner
+        self._handlers: dict[type[Message], Handler[R]] = {}
+
+    def handles(
+        self, data: type[D]
+    ) -> Callable[
+        [Callable[[R, Call[D]], Awaitable[Message | Answer]]],
+        Callable[[R, Call[D]], Awaitable[Message | Answer]],
+    ]:
+        """Register the decorated coroutine function as the handler of the request that `data` declares."""
+
+        def register(
+            handler: Callable[[R, Call[D]], Awaitable[Message | Answer]],
+        ) -> Callable[[R, Call[D]], Awaitable[Message | Answer]]:
+            self._handlers[data] = handler
+            return handler
+
+        return register
+
+    def check(self) -> None:
+        """Raise RuntimeError unless these are handlers for exactly the requests that the worker owns."""
+        owned = owned_by(self.owner)
+        missing = sorted(owned[data].name for data in owned.keys() - self._handlers.keys())
+        foreign = sorted(data.__name__ for data in self._handlers.keys() - owned.keys())
+        if missing or foreign:
+            raise RuntimeError(
+                f"Worker {self.owner} has no handler for {missing or 'nothing'} "
+                f"and handlers for {foreign or 'nothing'} that it does not own."
+            )
+
+    def __getitem__(self, data: type[Message]) -> Handler[R]:
+        return self._handlers[data]
+
+
+class Requests(Generic[R]):
+    """Works on entries that hold envelopes. `room` is handed to every handler."""
+
+    def __init__(self, handlers: Handlers[R], room: R, outbox: Outbox) -> None:
+        self._handlers = handlers
+        self._room = room
+        self._outbox = outbox
+        self._envelopes = msgspec.msgpack.Decoder(Envelope)
+        self._data = {data: msgspec.msgpack.Decoder(data) for data in owned_by(handlers.owner)}
+
+    async def work(self, entry: Entry) -> None:
+        """Answer one request. Raises Busy or StoreAway when the reply cannot be sent."""
+        envelope = self._envelopes.decode(entry.message)
+        if envelope.deadline_ms < time.time() * 1000:
+            log.info("too late", type=envelope.type, trace_id=envelope.trace_id)
+            return
+        frame, change = await self._answer(envelope)
+        delivery = Delivery(envelope.origin.connection_id, frame, envelope.number, change)
+        try:
+            await self._outbox.delivered(envelope.origin.server_id, delivery)
+        except UnknownQueue:
+            log.info(
+                "nobody is there for a reply", server=envelope.origin.server_id, trace_id=envelope.trace_id
+            )
+
+    async def _answer(self, envelope: Envelope) -> tuple[bytes, Change | None]:
+        declared = REQUESTS[envelope.type]
+        try:
+            call = Call(self._data[declared.data].decode(envelope.data), envelope)
+            answer = await self._handlers[declared.data](self._room, call)
+        except RequestError as error:
+            return error_frame(envelope.id, error), None
+        except StoreAway as error:
+            log.warning("a store is away", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
+            return error_frame(envelope.id, RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS)), None
+        except Exception:
+            log.exception("a handler failed", type=envelope.type, trace_id=envelope.trace_id)
+            return error_frame(envelope.id, RequestError(INTERNAL)), None
+        if isinstance(answer, Answer):
+            return reply_frame(envelope.id, declared.status, answer.reply), answer.change
+        return reply_frame(envelope.id, declared.status, answer), None
