@@ -1,1 +1,6 @@
-"""How any process of lobbyd lives; it knows no game and no Redis key."""
+"""How any process lives: settings, secrets, log, measurements, start, ready, heartbeat, drain, stop.
+
+This room knows no game, no Redis key and no wire format; every daemon stands on it.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,163 @@
+"""Every setting of lobbyd, declared once: its type, range, default and meaning.
+
+A new setting is one line here and one in `config.toml`; `tests/runtime/test_config.py` holds them together.
+A key names its unit (`_s` seconds, `_bytes`, `_per_minute`); one without a unit is a count.
+"""
+
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=1)]
+Duration = Annotated[float, Meta(gt=0, le=31_536_000)]  # a year: finite, so that a timer can hold it
+FrameBytes = Annotated[int, Meta(ge=64, le=67_108_864)]
+ServerId = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", extra={"expected": "1 to 64 letters, digits, - or _"}
+    ),
+]
+Host = Annotated[str, Meta(min_length=1, extra={"expected": "a host name or address"})]
+Secret = Annotated[str, Meta(extra={"secret": True})]
+RedisUrl = Annotated[
+    Secret,
+    Meta(
+        pattern=r"\A((redis|rediss|unix)://.+)?\Z",
+        extra={"expected": 'a URL such as redis://127.0.0.1:6379/0, or ""'},
+    ),
+]
+DatabaseUrl = Annotated[
+    Secret,
+    Meta(
+        pattern=r"\A([a-z0-9+]+://.+)?\Z",
+        extra={"expected": 'a URL such as mysql+aiomysql://user@host/lobbyd, or ""'},
+    ),
+]
+
+
+def is_secret(annotation: Any) -> bool:
+    """Whether values of this annotated type must not be shown (credentials, URLs that may carry some)."""
+    return any(
+        (meta.extra or {}).get("secret", False)
+        for meta in getattr(annotation, "__metadata__", ())
+        if isinstance(meta, Meta)
+    )
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One table of `config.toml`; immutable, and its repr hides what is secret."""
+
+    def __repr__(self) -> str:
+        shown = (f"{key}={value!r}" for key, value in self.__rich_repr__())
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        hints = get_type_hints(type(self), include_extras=True)
+        return [
+            (key, "***" if value and is_secret(hints[key]) else value)
+            for key, value in msgspec.structs.asdict(self).items()
+        ]
+
+
+class RedisSettings(Section, frozen=True):
+    """Where the hot state and the queues live."""
+
+    url: Annotated[RedisUrl, 'Redis or Valkey; "" starts the embedded one.'] = ""
+
+
+class DatabaseSettings(Section, frozen=True):
+    """Where accounts and everything durable live."""
+
+    url: Annotated[DatabaseUrl, 'MariaDB; "" uses SQLite in the data directory.'] = ""
+
+
+class SocketdSettings(Section, frozen=True):
+    """A socket node: its name, its door and the patience it has with connections."""
+
+    server_id: Annotated[ServerId, "This node's name; one live process may bear it."] = "SOCK001"
+    host: Annotated[Host, "Address to listen on; 0.0.0.0 for every IPv4 interface."] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535), "TCP port to listen on; 0 takes any free one."] = 7400
+    max_connections: Annotated[Count, "Connections a node holds; later ones are turned away."] = 200_000
+    keepalive_s: Annotated[Duration, "KEEPALIVE after our silence; a peer silent for three is IDLE."] = 15.0
+    hello_timeout_s: Annotated[Duration, "A connection that says no hello for so long is closed."] = 10.0
+    request_timeout_s: Annotated[Duration, "A request that no worker answers gets TIMEOUT."] = 10.0
+    drain_timeout_s: Annotated[Duration, "From SIGTERM to exit, finishing accepted work."] = 45.0
+    max_write_buffer_bytes: Annotated[FrameBytes, "A client that leaves more unread is cut."] = 262_144
+    max_frame_bytes: Annotated[FrameBytes, "Longest frame of a signed-in user."] = 1_048_576
+    max_frame_bytes_before_sign_in: Annotated[FrameBytes, "Longest frame before sign-in."] = 8_192
+    queue_max_size: Annotated[Count, "Replies and events waiting for a node before it is BUSY."] = 10_000
+    queue_expire_s: Annotated[Duration, "Replies and events older than this are dropped."] = 3_600.0
+
+
+class QueuesSettings(Section, frozen=True):
+    """The queues of requests between nodes and workers."""
+
+    request_max_size: Annotated[Count, "Requests waiting in one lane before publishers get BUSY."] = 100_000
+    request_expire_s: Annotated[Duration, "Requests older than this are dropped unanswered."] = 60.0
+    lease_s: Annotated[Duration, "Work unacknowledged for so long is claimed from its worker."] = 5.0
+    max_deliveries: Annotated[Count, "Deliveries of one entry before it is dead-lettered."] = 4
+
+
+class LoginSettings(Section, frozen=True):
+    """The waiting room: how many are let in, and how long places are kept."""
+
+    admit_rate: Annotated[Count, "Players admitted each minute for each pod."] = 200
+    pod_count: Annotated[Count, "Game pods; admit_rate times this is the total rate a minute."] = 3
+    max_queue_length: Annotated[Count, "Players waiting before a login gets QUEUE_FULL."] = 50_000
+    finalize_deadline_s: Annotated[Duration, "A READY ticket unused for so long gives its slot away."] = 60.0
+    ticket_ttl_s: Annotated[Duration, "A place is kept so long after its player was last seen."] = 900.0
+
+
+class AuthSettings(Section, frozen=True):
+    """Passwords, tokens and the secret that they rest on."""
+
+    bcrypt_cost: Annotated[int, Meta(ge=4, le=16), "Cost of a password hash; each step doubles it."] = 12
+    access_token_ttl_s: Annotated[Duration, "Life of an access token."] = 900.0
+    refresh_token_ttl_s: Annotated[Duration, "Life of a refresh token."] = 604_800.0
+    hash_threads: Annotated[int, Meta(ge=0), "Threads that hash passwords; 0 is one a core."] = 0
+    hash_backlog: Annotated[Count, "Passwords waiting to be hashed before a login gets BUSY."] = 256
+    secret: Annotated[Secret, "Master secret, at least 32 characters, the same in every process."] = ""
+    secret_file: Annotated[str, "File that holds the master secret instead."] = ""
+
+
+class LimitsSettings(Section, frozen=True):
+    """What one user, address or account may ask for."""
+
+    requests_per_second: Annotated[Count, "Requests of one user; more get RATE_LIMITED."] = 100
+    connections_per_ip: Annotated[Count, "Connections from one address to one node."] = 100
+    registrations_per_ip_per_hour: Annotated[Count, "Accounts made from one address."] = 20
+    login_attempts_per_minute: Annotated[Count, "Password attempts on one account."] = 10
+
+
+class StatusSettings(Section, frozen=True):
+    """How processes show that they live."""
+
+    heartbeat_s: Annotated[Duration, "Time between two heartbeats of a process."] = 5.0
+    missed_heartbeats: Annotated[Count, "Heartbeats missed before a process is DOWN."] = 3
+
+
+class LogSettings(Section, frozen=True):
+    """What the processes write to stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        "debug, info, warning or error; lesser lines are left out.",
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "console"], "json, console, or auto: console on a terminal."
+    ] = "auto"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """All settings. `Config()` is the defaults; `runtime.config.load` reads the sources."""
+
+    redis: RedisSettings = RedisSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    socketd: SocketdSettings = SocketdSettings()
+    queues: QueuesSettings = QueuesSettings()
+    login: LoginSettings = LoginSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitsSettings = LimitsSettings()
+    status: StatusSettings = StatusSettings()
+    log: LogSettings = LogSettings()
