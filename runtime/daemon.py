@@ -68,8 +68,8 @@ class Step:
     """One part of a process, started after those before it and stopped before them.
 
     `start` leaves nothing behind when it raises or is cancelled. It is tried up to `attempts` times, each
-    within `timeout_s`, with pauses that begin with `backoff_s` and double. `stop` is called once, if the start
-    went well.
+    within `timeout_s`, with pauses that begin with `backoff_s` and double. `stop` is called once, and only
+    after a start that went well.
     """
 
     name: str
