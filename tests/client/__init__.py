@@ -1,0 +1,1 @@
+"""The client library, against a real socket that speaks the server's side."""
