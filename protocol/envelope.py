@@ -20,7 +20,10 @@ class Address(msgspec.Struct, frozen=True, array_like=True):
     def parse(cls, text: str) -> "Address":
         """The reverse of str(). Raises ValueError for anything else."""
         server_id, _, connection_id = text.rpartition("/")
-        return cls(server_id, int(connection_id))
+        address = cls(server_id, int(connection_id))
+        if str(address) != text:  # int() takes "+1", " 1" and "1_0" too.
+            raise ValueError(f"{text!r} is no address of a connection.")
+        return address
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -29,7 +32,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     `id` is the client's. `data` is the declared Struct, validated and encoded again. Times are in
     ms since the epoch: past `deadline_ms` nobody waits for the answer any more. `number` is the node's
     own for this request, never used twice. `trace_id` names the request among all, and is the same
-    when it is delivered again. `key` is the client's idempotency key. `user_id` and `roles` are those of the signed-in connection.
+    when it is delivered again. `key` is the client's idempotency key. `user_id` and `roles` are those
+    of the signed-in connection.
     """
 
     type: str
