@@ -28,16 +28,29 @@ PORTAL_READY = "queue:portal:ready"
 """Sorted set of READY tickets by the millisecond at which their finalize deadline passes."""
 
 PORTAL_CONFIG = "queue:config:portal"
-"""Hash `admitRate, podCount, totalRate` and the admission bucket's own state."""
+"""Hash `admitRate, podCount, totalRate`, each a minute."""
 
 PORTAL_STATS = "queue:stats:portal"
 """Hash of the admission ledger and averages."""
+
+PORTAL_BUCKET = "queue:bucket:portal"
+"""Hash of the admission bucket: `tokens, at, inWindow`."""
+
+PORTAL_UNTOLD = "queue:untold:portal"
+"""Sorted set of READY tickets whose players may not have been told yet, by when they became READY."""
 
 PORTAL_WINDOW = "queue:window:portal"
 """List of `ms:count` of the admissions inside the guarded window, oldest first."""
 
 PORTAL_SURVEY = "queue:survey:portal"
 """String with expiry: the login worker that walks the waiting room now (a lease)."""
+
+
+TICKET_PREFIX = "ticket:"
+TICKET_CLIENT_PREFIX = "sse:clients:"
+USER_PREFIX = "user:"
+USER_TICKET_SUFFIX = ":ticket"
+"""Functions make the names of tickets and users that they find on the way from these."""
 
 
 def server_status(server_id: str) -> str:
@@ -77,22 +90,22 @@ def dead_letters(queue_id: str) -> str:
 
 def user(user_id: str) -> str:
     """Hash: the cached account."""
-    return f"user:{user_id}"
+    return f"{USER_PREFIX}{user_id}"
 
 
 def user_ticket(user_id: str) -> str:
     """String with expiry: the user's one ticket id."""
-    return f"user:{user_id}:ticket"
+    return f"{USER_PREFIX}{user_id}{USER_TICKET_SUFFIX}"
 
 
 def ticket(tid: str) -> str:
     """Hash: a ticket."""
-    return f"ticket:{tid}"
+    return f"{TICKET_PREFIX}{tid}"
 
 
 def ticket_client(tid: str) -> str:
     """Set of the one client id that may stream a ticket."""
-    return f"sse:clients:{tid}"
+    return f"{TICKET_CLIENT_PREFIX}{tid}"
 
 
 def refresh_tokens(user_id: str) -> str:

@@ -1,0 +1,190 @@
+"""The noun "session": a signed-in user's stay, the one connection that holds it, and its refresh tokens.
+
+A family of refresh tokens begins with a login; each exchange makes its next token, and only the newest
+is good. What is stored is a hash of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.asyncio import Redis
+
+from protocol.envelope import Address
+from storage import keys
+from storage.errors import redis_away_is_store_away
+from storage.functions import Argument
+from storage.tickets import LIBRARY, Asker, Record, TicketNotFound
+
+MOST_FAMILIES = 5
+"""Devices on which a user can stay logged in; a further one ends the oldest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What a session may do, as the seed's fields hold it: names joined by commas."""
+
+    role: str
+    permissions: str
+
+
+@dataclass(frozen=True, slots=True)
+class NextToken:
+    """A refresh token to be: its family, its number in it and the hash to store."""
+
+    family: str
+    number: int
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A spent ticket: the family and number of the refresh token, who was signed in before, when it was."""
+
+    family: str
+    number: int
+    kicked: Address | None
+    issued_ms: int
+
+
+class NotReady(Exception):
+    """The ticket's turn has not come."""
+
+
+class NotYours(Exception):
+    """The ticket belongs to another client id."""
+
+
+class Revoked(Exception):
+    """The family of tokens is over: logged out, revoked or expired."""
+
+
+class Stale(Exception):
+    """A request that was sent later has the session already."""
+
+
+class Reused(Exception):
+    """A refresh token was used twice; its family is revoked. Holds the connection that lost its session."""
+
+    def __init__(self, signed_out: Address | None) -> None:
+        super().__init__("A refresh token was used twice.")
+        self.signed_out = signed_out
+
+
+class Sessions:
+    """Sessions and refresh tokens. `refresh_ttl_s` is a refresh token's life. Raises StoreAway."""
+
+    def __init__(self, redis: Redis, refresh_ttl_s: float, ticket_keep_s: float) -> None:
+        self._redis = redis
+        self._refresh_ttl_ms = int(refresh_ttl_s * 1000)
+        self._ticket_keep_ms = int(ticket_keep_s * 1000)
+
+    async def newest(self, user_id: str, family: str) -> int | None:
+        """The number of the family's newest token, None when the family is over."""
+        with redis_away_is_store_away():
+            value: Any = await self._redis.hget(keys.refresh_tokens(user_id), f"family:{family}")
+        return None if value is None else int(value.split(b"|")[0])
+
+    async def finalize(
+        self,
+        ticket: tuple[str, str, str],
+        asker: Asker,
+        rights: Rights,
+        tokens: tuple[NextToken | None, NextToken],
+        now_ms: int,
+        record: Record,
+    ) -> SignedIn:
+        """Spend a READY ticket and sign its user in at the asker's connection.
+
+        `ticket` is its id, client id and user id. `tokens` are the one that goes on with the login's
+        family, if there is one, and the first of a fresh family, taken when the other is out of date.
+        Raises TicketNotFound, NotReady or NotYours.
+        """
+        tid, client_id, user_id = ticket
+        going_on, fresh = tokens
+        names = [
+            keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_READY, keys.PORTAL_STATS,
+            keys.user_ticket(user_id), keys.session(user_id), keys.refresh_tokens(user_id), record.key,
+            keys.PORTAL_UNTOLD,
+        ]  # fmt: skip
+        continued: tuple[Argument, ...] = ("", 0, "")
+        if going_on is not None:
+            continued = (going_on.family, going_on.number - 1, going_on.hash)
+        answer = await self._call(
+            "ticket_finalize", names, tid, client_id, self._ticket_keep_ms, record.ttl_ms,
+            asker.address.server_id, asker.address.connection_id, asker.sent_ms, _iso(now_ms),
+            rights.role, rights.permissions, *continued, fresh.family, fresh.hash,
+            *self._expiry(now_ms), MOST_FAMILIES,
+        )  # fmt: skip
+        match answer[0]:
+            case b"missing":
+                raise TicketNotFound
+            case b"not ready":
+                raise NotReady
+            case b"not yours":
+                raise NotYours
+        _, family, number, kicked, issued_ms = answer
+        return SignedIn(family.decode(), number, _address(kicked), issued_ms)
+
+    async def resume(self, user_id: str, family: str, asker: Asker) -> Address | None:
+        """Give the session to the asker's connection. Answers who had it. Raises Revoked or Stale."""
+        answer = await self._call(
+            "session_resume", [keys.session(user_id), keys.refresh_tokens(user_id)], family,
+            asker.address.server_id, asker.address.connection_id, asker.sent_ms,
+        )  # fmt: skip
+        if answer[0] == b"revoked":
+            raise Revoked
+        if answer[0] == b"stale":
+            raise Stale
+        return _address(answer[1])
+
+    async def check(self, user_id: str, token: NextToken) -> None:
+        """See that a refresh token is its family's newest. Raises Revoked or Reused."""
+        names = [keys.refresh_tokens(user_id), keys.session(user_id)]
+        _refuse(await self._call("tokens_check", names, token.family, token.number, token.hash))
+
+    async def rotate(
+        self, user_id: str, token: NextToken, next_hash: str, now_ms: int, record: Record
+    ) -> tuple[int, int]:
+        """Exchange a refresh token for its family's next.
+
+        Answers the next one's number and the ms since the epoch at which that was. Raises Revoked or Reused.
+        """
+        names = [keys.refresh_tokens(user_id), keys.session(user_id), record.key]
+        answer = await self._call(
+            "tokens_rotate", names, token.family, token.number, token.hash, next_hash,
+            *self._expiry(now_ms), record.ttl_ms,
+        )  # fmt: skip
+        _refuse(answer)
+        return answer[1], answer[2]
+
+    async def revoke(self, user_id: str, family: str, record: Record) -> Address | None:
+        """End a family. Answers the connection that was signed in with it. Raises Revoked when it is over."""
+        names = [keys.refresh_tokens(user_id), keys.session(user_id), record.key]
+        answer = await self._call("tokens_revoke", names, family, record.ttl_ms)
+        _refuse(answer)
+        return _address(answer[1])
+
+    def _expiry(self, now_ms: int) -> tuple[int, str, int]:
+        expires_ms = now_ms + self._refresh_ttl_ms
+        return expires_ms, _iso(expires_ms), self._refresh_ttl_ms
+
+    async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
+        with redis_away_is_store_away():
+            return await LIBRARY.call(self._redis, function, names, args)
+
+
+def _refuse(answer: Any) -> None:
+    if answer[0] == b"missing":
+        raise Revoked
+    if answer[0] == b"reused":
+        raise Reused(_address(answer[1]))
+
+
+def _address(text: bytes) -> Address | None:
+    return Address.parse(text.decode()) if text else None
+
+
+def _iso(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

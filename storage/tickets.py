@@ -1,0 +1,298 @@
+"""The noun "ticket": a place in the waiting room, from issue to its end.
+
+Every change is one Function in `functions/tickets.lua`, and so is the admission of those whose turn it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.typing import EncodableT, FieldT
+
+from protocol.envelope import Address
+from protocol.messages.waiting import TicketStatus
+from storage import keys
+from storage.errors import redis_away_is_store_away
+from storage.functions import Argument, Library
+
+LIBRARY = Library("tickets")
+
+PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Where a request's first result is kept, and for how long, so that a repeat has no second effect."""
+
+    name: str
+    ttl_s: float
+
+    @property
+    def key(self) -> str:
+        """The Redis key."""
+        return keys.request_record(self.name)
+
+    @property
+    def ttl_ms(self) -> int:
+        """The time to keep it, in ms."""
+        return int(self.ttl_s * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """The connection that asks, and when its node sent the request on, in ms since the epoch."""
+
+    address: Address
+    sent_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A ticket as its player sees it. `kicked` is the connection that lost it to the asker."""
+
+    tid: str
+    client_id: str
+    status: TicketStatus
+    position: int
+    total_waiting: int
+    kicked: Address | None = None
+    deadline_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A ticket that became READY; `owner` is the connection that streams it, if one does."""
+
+    tid: str
+    owner: Address | None
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A ticket that expired; `owner` is the connection that streams it, if one does."""
+
+    tid: str
+    owner: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What one call of the token bucket did. `pause_s` is when it can do more, None while nobody waits."""
+
+    admitted: list[Admitted]
+    expired: list[Ended]
+    waiting: int
+    pause_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a walk through a part of the waiting room found: who is to be told which position."""
+
+    total_waiting: int
+    updates: list[tuple[Address, int]]
+    expired: list[Ended]
+
+
+class TicketNotFound(Exception):
+    """The ticket is unknown, expired or spent."""
+
+
+class TakenOver(Exception):
+    """Another login of the same user holds the ticket."""
+
+
+class RoomFull(Exception):
+    """The waiting room takes nobody more. Holds how many wait."""
+
+    def __init__(self, total_waiting: int) -> None:
+        super().__init__(f"{total_waiting} players wait already.")
+        self.total_waiting = total_waiting
+
+
+class Tickets:
+    """The waiting room. `ttl_s` is how long a place is kept for a player who is gone. Raises StoreAway."""
+
+    def __init__(self, redis: Redis, ttl_s: float) -> None:
+        self._redis = redis
+        self._ttl_ms = int(ttl_s * 1000)
+
+    async def set_rate(self, admit_rate: int, pod_count: int) -> None:
+        """Set how many are admitted a minute and pod, and how many pods there are."""
+        fields: dict[FieldT, EncodableT] = {
+            "admitRate": admit_rate,
+            "podCount": pod_count,
+            "totalRate": admit_rate * pod_count,
+        }
+        with redis_away_is_store_away():
+            await self._redis.hset(keys.PORTAL_CONFIG, mapping=fields)
+
+    async def total_rate(self) -> float:
+        """How many are admitted a minute, by all pods together."""
+        with redis_away_is_store_away():
+            rate = await self._redis.hget(keys.PORTAL_CONFIG, "totalRate")
+        return float(rate or 0)
+
+    async def issue(
+        self,
+        place: tuple[str, str],
+        user_id: str,
+        asker: Asker,
+        family: str,
+        most_waiting: int,
+        record: Record,
+    ) -> Place:
+        """Give the user a ticket, or hand the one they have over to this login.
+
+        `place` is the ticket id and client id to use. `family` names the refresh tokens that the login
+        was made with, or is empty. Raises RoomFull.
+        """
+        tid, client_id = place
+        names = [
+            keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_STATS, record.key,
+            keys.ticket(tid), keys.ticket_client(tid),
+        ]  # fmt: skip
+        answer = await self._call(
+            "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
+            most_waiting, family, record.ttl_ms, *PREFIXES[:2],
+        )  # fmt: skip
+        if answer[0] == b"full":
+            raise RoomFull(answer[1])
+        _, tid, client_id, status, position, total, kicked = answer
+        return Place(
+            tid.decode(), client_id.decode(), TicketStatus(status.decode()), position, total, _address(kicked)
+        )
+
+    async def stream(self, tid: str, client_id: str, asker: Asker) -> Place:
+        """Have the ticket's events sent to the asker. Raises TicketNotFound or TakenOver."""
+        names = [keys.ticket(tid), keys.PORTAL_WAITING, keys.PORTAL_READY]
+        answer = await self._call(
+            "ticket_stream",
+            names,
+            tid,
+            client_id,
+            str(asker.address),
+            asker.sent_ms,
+            self._ttl_ms,
+            *PREFIXES[2:],
+        )
+        _refuse(answer[0])
+        _, status, position, total, kicked, left_ms = answer
+        place = TicketStatus(status.decode())
+        return Place(tid, client_id, place, position, total, _address(kicked), left_ms / 1000)
+
+    async def cancel(self, tid: str, client_id: str, user_id: str, record: Record) -> None:
+        """Give the ticket up. Raises TicketNotFound or TakenOver."""
+        names = [
+            keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_WAITING, keys.PORTAL_READY,
+            keys.PORTAL_STATS, keys.user_ticket(user_id), record.key, keys.PORTAL_BUCKET, keys.PORTAL_WINDOW,
+            keys.PORTAL_UNTOLD,
+        ]  # fmt: skip
+        _refuse((await self._call("ticket_cancel", names, tid, client_id, self._ttl_ms, record.ttl_ms))[0])
+
+    async def holder(self, tid: str) -> tuple[str, str] | None:
+        """The ticket's user and the family of its login, whatever its status; None when it is unknown."""
+        with redis_away_is_store_away():
+            found: list[Any] = await self._redis.hmget(keys.ticket(tid), ["uid", "family"])
+        uid, family = found
+        return None if uid is None else (uid.decode(), (family or b"").decode())
+
+    async def admit(self, most: int, deadline_s: float) -> Admission:
+        """Expire the no-shows and make READY those whose turn it is. Any number of processes may call."""
+        names = [
+            keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_WINDOW,
+            keys.PORTAL_CONFIG, keys.PORTAL_UNTOLD,
+        ]  # fmt: skip
+        today = datetime.now(UTC).date().isoformat()
+        admitted, expired, waiting, pause_ms = await self._call(
+            "ticket_admit", names, most, int(deadline_s * 1000), self._ttl_ms, *PREFIXES, today
+        )
+        return Admission(
+            admitted=[Admitted(tid.decode(), _address(owner), deadline_s) for tid, owner in admitted],
+            expired=_ended(expired),
+            waiting=waiting,
+            pause_s=None if pause_ms < 0 else pause_ms / 1000,
+        )
+
+    async def told(self, tids: Sequence[str]) -> None:
+        """Note that these tickets' players know that they are READY."""
+        if tids:
+            await self._call("ticket_told", [keys.PORTAL_UNTOLD], *tids)
+
+    async def untold(self, since_s: float, most: int) -> list[Admitted]:
+        """READY tickets whose players ought to know for `since_s` seconds, and may not."""
+        names = [keys.PORTAL_UNTOLD, keys.PORTAL_READY]
+        found = await self._call("ticket_untold", names, int(since_s * 1000), most, keys.TICKET_PREFIX)
+        return [Admitted(tid.decode(), _address(owner), left_ms / 1000) for tid, owner, left_ms in found]
+
+    async def survey(self, first: int, count: int, least_s: float, again_s: float) -> Survey:
+        """Walk `count` places from the `first` (0 is next), expiring the abandoned.
+
+        A place is told when it changed, at most every `least_s` seconds, and after `again_s` in any case.
+        """
+        total, updates, expired = await self._call(
+            "ticket_survey", [keys.PORTAL_WAITING, keys.PORTAL_STATS], first, count, self._ttl_ms,
+            int(least_s * 1000), int(again_s * 1000), self._ttl_ms, *PREFIXES,
+        )  # fmt: skip
+        told = [(Address.parse(owner.decode()), position) for owner, position in updates]
+        return Survey(total, told, _ended(expired))
+
+    async def touch(self, streamed: Sequence[tuple[str, Address]]) -> int:
+        """Keep the places of tickets whose connection is open. Answers how many still are theirs."""
+        pairs = [part for tid, owner in streamed for part in (tid, str(owner))]
+        prefixes = (keys.TICKET_PREFIX, *PREFIXES[2:])
+        answer: int = await self._call("ticket_touch", [], self._ttl_ms, *prefixes, *pairs)
+        return answer
+
+    async def lead_survey(self, boot_id: str, ttl_s: float) -> bool:
+        """Whether this process is the one that walks the waiting room now; asking in time keeps it so."""
+        with redis_away_is_store_away():
+            if await self._redis.set(keys.PORTAL_SURVEY, boot_id, nx=True, px=int(ttl_s * 1000)):
+                return True
+            if await self._redis.get(keys.PORTAL_SURVEY) != boot_id.encode():
+                return False
+            await self._redis.pexpire(keys.PORTAL_SURVEY, int(ttl_s * 1000))
+        return True
+
+    async def ledger(self) -> dict[str, float]:
+        """The admission ledger at one moment: issued = waiting + ready + consumed + cancelled + expired."""
+        with redis_away_is_store_away():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.zcard(keys.PORTAL_WAITING)
+            pipeline.zcard(keys.PORTAL_READY)
+            pipeline.hgetall(keys.PORTAL_STATS)
+            pipeline.hget(keys.PORTAL_CONFIG, "totalRate")
+            waiting, ready, stats, rate = await pipeline.execute()
+        counts = {name: int(stats.get(name.encode(), 0)) for name in _COUNTERS}
+        return {
+            "waiting": waiting,
+            "ready": ready,
+            **counts,
+            "totalRate": float(rate or 0),
+            "avgWaitSec": float(stats.get(b"avgWaitTime", 0)),
+        }
+
+    async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
+        with redis_away_is_store_away():
+            return await LIBRARY.call(self._redis, function, names, args)
+
+
+_COUNTERS = ("consumed", "cancelled", "expired", "issued")
+
+
+def _refuse(outcome: bytes) -> None:
+    if outcome == b"missing":
+        raise TicketNotFound
+    if outcome == b"taken":
+        raise TakenOver
+
+
+def _address(text: bytes) -> Address | None:
+    return Address.parse(text.decode()) if text else None
+
+
+def _ended(rows: Sequence[tuple[bytes, bytes]]) -> list[Ended]:
+    return [Ended(tid.decode(), _address(owner)) for tid, owner in rows]
