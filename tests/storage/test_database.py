@@ -265,6 +265,24 @@ async def test_a_locked_sqlite_is_away_until_it_is_released(sqlite_url: str) -> 
         assert await values(database) == [1, 0]
 
 
+async def test_a_sqlite_transaction_may_read_before_it_writes(sqlite_url: str) -> None:
+    runs = 0
+
+    async def read_then_write(connection: AsyncConnection) -> None:
+        nonlocal runs
+        runs += 1
+        value = (await connection.scalars(select(rows.c.value).where(rows.c.id == 0))).one()
+        await connection.execute(update(rows).where(rows.c.id == 0).values(value=value + 1))
+
+    async with patient(sqlite_url) as first, patient(sqlite_url) as second:
+        await make_rows(first)
+        await asyncio.gather(
+            *(one.transaction(read_then_write) for one in (first, second) for _ in range(10))
+        )
+        assert await values(first) == [20, 0]
+    assert runs == 20
+
+
 async def test_a_sqlite_without_its_folder_is_away(sqlite_url: str) -> None:
     threads = threading.active_count()
     async with opened(sqlite_url.replace("lobbyd.sqlite3", "nowhere/lobbyd.sqlite3")) as database:
@@ -302,6 +320,15 @@ async def test_a_mariadb_that_stops_is_away_and_comes_back(own_mariadb: MariaSer
         with pytest.raises(StoreAway):
             await values(database)
         own_mariadb.start()
+        assert await values(database) == [1, 0]
+
+
+async def test_a_mariadb_that_was_restarted_meanwhile_is_not_missed(own_mariadb: MariaServer) -> None:
+    async with opened(own_mariadb.create_database("lobbyd")) as database:
+        await make_rows(database)
+        own_mariadb.stop()
+        own_mariadb.start()
+        await database.transaction(add(0))
         assert await values(database) == [1, 0]
 
 
