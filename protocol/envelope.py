@@ -67,7 +67,13 @@ class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
     code: str
 
 
-Change = SignIn | SignOut | Close
+class Watch(msgspec.Struct, frozen=True, array_like=True, tag="watch"):
+    """The connection streams this ticket: while it is open the ticket keeps its place."""
+
+    tid: str
+
+
+Change = SignIn | SignOut | Close | Watch
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 class Connection(asyncio.Protocol):
     """A connection from accept to close.
 
-    `user_id` is None until it is signed in. Times are seconds of the loop's clock.
+    `user_id` is None until it is signed in; `ticket` is the one that it streams, if any. Times are
+    seconds of the loop's clock.
     """
 
     __slots__ = (
         "_door", "_protocol", "_transport", "bucket", "closing", "due", "greeted", "id", "in_flight",
-        "last_once", "last_received_s", "last_sent_s", "opened_s", "peer", "roles", "user_id",
+        "last_once", "last_received_s", "last_sent_s", "opened_s", "peer", "roles", "ticket", "user_id",
     )  # fmt: skip
 
     def __init__(self, door: "Door") -> None:
@@ -38,6 +39,7 @@ class Connection(asyncio.Protocol):
         self.roles: tuple[str, ...] = ()
         self.in_flight: set[int] = set()
         self.last_once: str | None = None
+        self.ticket: str | None = None
 
     # What the loop calls.
 
@@ -89,9 +91,14 @@ class Connection(asyncio.Protocol):
         self.last_sent_s = self._door.now_s()
         self._transport.write(frame)
 
+    def greet(self) -> None:
+        """The client has said hello: from now on it is kept alive."""
+        self.greeted = True
+        self._door.greeted(self)
+
     def sign_in(self, user_id: str, roles: tuple[str, ...]) -> None:
         """The connection is this user's from now on, with the larger frames of a signed-in user."""
-        self.user_id, self.roles = user_id, roles
+        self.user_id, self.roles, self.ticket = user_id, roles, None
         self._protocol.set_limit(self._door.limits.max_frame_bytes)
 
     def sign_out(self) -> None:

@@ -127,7 +127,7 @@ class Dispatcher:
             connection.send(error_frame(request_id, RequestError(UNSUPPORTED_VERSION)))
             connection.close(GoodbyeCode.UNSUPPORTED_VERSION)
             return
-        connection.greeted = True
+        connection.greet()
         reply = HelloReply(
             server_id=self._settings.server_id,
             protocol=PROTOCOL_VERSION,

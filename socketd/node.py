@@ -9,6 +9,7 @@ from runtime.daemon import Daemon, Step
 from runtime.metrics import LoopLag
 from runtime.settings import Config
 from socketd.dispatch import Dispatcher
+from socketd.presence import Presence
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.server import Door
@@ -18,6 +19,7 @@ from storage.errors import redis_away_is_store_away
 from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, now_ms
+from storage.tickets import Tickets
 
 BLOCK_S = 0.5
 """How long a read of the node's queue waits. Short, since an answer also shows that Redis is there."""
@@ -67,8 +69,10 @@ class Node:
         self._door = Door(
             settings, config.limits.requests_per_second, registry, self._dispatcher, self._replies
         )
+        ttl_s = config.login.ticket_ttl_s
+        self._presence = Presence(Tickets(self._redis, ttl_s), registry, settings.server_id, ttl_s)
         loop_lag = LoopLag()
-        ttl_s = config.status.heartbeat_s * config.status.missed_heartbeats
+        lease_s = config.status.heartbeat_s * config.status.missed_heartbeats
         identity = ServerStatus(
             event="",
             server_id=settings.server_id,
@@ -80,7 +84,7 @@ class Node:
         )
         reporter = Reporter(
             self._redis,
-            ServerLease(self._redis, settings.server_id, boot_id, ttl_s),
+            ServerLease(self._redis, settings.server_id, boot_id, lease_s),
             identity,
             self._outbox,
             loop_lag,
@@ -131,6 +135,7 @@ class Node:
         await self._replies.take_once()
         self._reading = self._daemon.watch(self._replies.run(), "replies")
         self._daemon.watch(self._sweep(), "sweep")
+        self._daemon.watch(self._presence.run(), "presence")
 
     async def _unsubscribe(self) -> None:
         self._replies.stop()

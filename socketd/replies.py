@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import structlog
 
-from protocol.envelope import Close, Delivery, SignIn, SignOut
+from protocol.envelope import Close, Delivery, SignIn, SignOut, Watch
 from protocol.errors import GoodbyeCode
 from protocol.queues import QueueType
 from socketd.connection import Connection
@@ -101,6 +101,8 @@ class Replies:
                 connection.sign_in(user_id, roles)
             case SignOut():
                 connection.sign_out()
+            case Watch(tid):
+                connection.ticket = tid
         if delivery.frame:
             connection.send(delivery.frame)
         if isinstance(delivery.change, Close):

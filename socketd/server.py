@@ -102,6 +102,11 @@ class Door:
         connection.id = connection_id
         self._wheel.put(connection, connection.opened_s + self.limits.hello_timeout_s)
 
+    def greeted(self, connection: Connection) -> None:
+        """A client has said hello."""
+        self._wheel.take(connection)
+        self._wheel.put(connection, self.now_s() + self.limits.keepalive_s - SLOT_S)
+
     def closed(self, connection: Connection) -> None:
         """A client's socket is gone."""
         self._wheel.take(connection)

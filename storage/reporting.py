@@ -88,16 +88,15 @@ class Reporter:
     async def _publish(self, event: str, status_code: str | None, **fields: Any) -> None:
         used = resources()
         sends, failures = self._outbox.take_counts()
-        status = msgspec.structs.replace(
-            self._identity,
-            event=event,
-            status_code=status_code,
-            cpu_usage=round(used.cpu_percent, 1),
-            memory_usage=round(used.memory_percent, 2),
-            network_status=network_status(self._loop_lag.max_ms, sends=sends, send_failures=failures).value,
-            sent_at=now_ms(),
-            **self._about(),
-            **fields,
-        )
+        network = network_status(self._loop_lag.max_ms, sends=sends, send_failures=failures)
+        facts = {
+            "event": event,
+            "status_code": status_code,
+            "cpu_usage": round(used.cpu_percent, 1),
+            "memory_usage": round(used.memory_percent, 2),
+            "network_status": network.value,
+            "sent_at": now_ms(),
+        }
+        status = msgspec.structs.replace(self._identity, **{**self._about(), **facts, **fields})
         with redis_away_is_store_away():
             await self._server.append(keys.STATUS_QUEUE, status_message(status))

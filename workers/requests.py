@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from protocol.connection import error_frame, reply_frame
-from protocol.envelope import Change, Delivery, Envelope
+from protocol.envelope import Address, Change, Delivery, Envelope
 from protocol.errors import BUSY, INTERNAL, RequestError
 from protocol.messages import REQUESTS, Message, owned_by
 from storage.errors import StoreAway
@@ -25,6 +25,8 @@ BUSY_RETRY_MS = 1000
 D = TypeVar("D", bound=Message)
 R = TypeVar("R")
 
+Also = tuple[tuple[Address, Delivery], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[D]):
@@ -36,10 +38,15 @@ class Call(Generic[D]):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A reply, and what the node must change about the connection that asked."""
+    """A reply, what the node must change about the connection that asked, and what others must hear.
+
+    All of it is sent before the request is acknowledged; what cannot be sent is sent again when the
+    request is, so a handler that runs twice must answer the same.
+    """
 
     reply: Message
     change: Change | None = None
+    also: Also = ()
 
 
 Handler = Callable[[R, Call[Any]], Awaitable[Message | Answer]]
@@ -94,33 +101,37 @@ class Requests(Generic[R]):
         self._data = {data: msgspec.msgpack.Decoder(data) for data in owned_by(handlers.owner)}
 
     async def work(self, entry: Entry) -> None:
-        """Answer one request. Raises Busy or StoreAway when the reply cannot be sent."""
+        """Answer one request. Raises Busy or StoreAway when the answer cannot be sent."""
         envelope = self._envelopes.decode(entry.message)
         if envelope.deadline_ms < time.time() * 1000:
             log.info("too late", type=envelope.type, trace_id=envelope.trace_id)
             return
-        frame, change = await self._answer(envelope)
-        delivery = Delivery(envelope.origin.connection_id, frame, envelope.number, change)
-        try:
-            await self._outbox.delivered(envelope.origin.server_id, delivery)
-        except UnknownQueue:
-            log.info(
-                "nobody is there for a reply", server=envelope.origin.server_id, trace_id=envelope.trace_id
-            )
+        frame, change, also = await self._answer(envelope)
+        await self._send(
+            envelope.origin, Delivery(envelope.origin.connection_id, frame, envelope.number, change)
+        )
+        for address, delivery in also:
+            await self._send(address, delivery)
 
-    async def _answer(self, envelope: Envelope) -> tuple[bytes, Change | None]:
+    async def _send(self, address: Address, delivery: Delivery) -> None:
+        try:
+            await self._outbox.delivered(address.server_id, delivery)
+        except UnknownQueue:
+            log.info("its node is gone", to=str(address))
+
+    async def _answer(self, envelope: Envelope) -> tuple[bytes, Change | None, Also]:
         declared = REQUESTS[envelope.type]
         try:
             call = Call(self._data[declared.data].decode(envelope.data), envelope)
             answer = await self._handlers[declared.data](self._room, call)
         except RequestError as error:
-            return error_frame(envelope.id, error), None
+            return error_frame(envelope.id, error), None, ()
         except StoreAway as error:
             log.warning("a store is away", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
-            return error_frame(envelope.id, RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS)), None
+            return error_frame(envelope.id, RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS)), None, ()
         except Exception:
             log.exception("a handler failed", type=envelope.type, trace_id=envelope.trace_id)
-            return error_frame(envelope.id, RequestError(INTERNAL)), None
-        if isinstance(answer, Answer):
-            return reply_frame(envelope.id, declared.status, answer.reply), answer.change
-        return reply_frame(envelope.id, declared.status, answer), None
+            return error_frame(envelope.id, RequestError(INTERNAL)), None, ()
+        if not isinstance(answer, Answer):
+            answer = Answer(answer)
+        return reply_frame(envelope.id, declared.status, answer.reply), answer.change, answer.also

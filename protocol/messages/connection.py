@@ -11,7 +11,7 @@ PROTOCOL_VERSION = 1
 
 
 class HelloReply(Message, frozen=True):
-    """What a client needs to know of the node. Times in ms since the epoch, sizes in bytes."""
+    """What a client needs to know of the node. `maxFrameBytes` is taken from signed-in users."""
 
     server_id: str
     protocol: int
@@ -24,7 +24,7 @@ class HelloReply(Message, frozen=True):
 class Hello(Message, frozen=True):
     """The first request on every connection. `client` names the program, for operators."""
 
-    protocol: int
+    protocol: Annotated[int, Meta(description=f"{PROTOCOL_VERSION}, the version of this page")]
     client: Annotated[str, Meta(max_length=128)]
 
 
@@ -48,7 +48,10 @@ class Keepalive(Message, frozen=True):
 
 @event("GOODBYE")
 class Goodbye(Message, frozen=True):
-    """The last event before the server closes. `reconnect` tells whether coming back can help."""
+    """The last event before the server closes.
+
+    `code` says why, `reconnect` whether coming back can help.
+    """
 
     code: str
     message: str

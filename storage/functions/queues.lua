@@ -1,6 +1,7 @@
 #!lua name=lobbyd_queues_@VERSION@
 -- The queue server's changes, each atomic. An entry is one field `m`: a message.
--- Every function names its KEYS, ARGV and answer; each validates before its first write.
+-- Every function names its KEYS, ARGV and answer; each validates before its first write, also by
+-- asking for a length (HLEN, XLEN), which a key of another type refuses.
 
 -- The answer of XINFO GROUPS or STREAM as a table by field name.
 local function fields(list)
@@ -19,21 +20,22 @@ end
 -- Answers 1 when the stream was made, 0 when it was there.
 local function create(keys, args)
   local made = redis.call('EXISTS', keys[1]) == 0
+  redis.call('XLEN', keys[1])
+  redis.call('SADD', keys[3], args[1])
   local group = redis.pcall('XGROUP', 'CREATE', keys[1], args[2], '0', 'MKSTREAM')
   if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then
     return group
   end
   redis.call('DEL', keys[2])
   for i = 3, #args, 2 do redis.call('HSET', keys[2], args[i], args[i + 1]) end
-  redis.call('SADD', keys[3], args[1])
   return made and 1 or 0
 end
 
 -- KEYS: queue, meta, stats, index. ARGV: queueId. Answers how many entries went with it.
 local function delete(keys, args)
   local length = redis.call('XLEN', keys[1])
-  redis.call('DEL', keys[1], keys[2], keys[3])
   redis.call('SREM', keys[4], args[1])
+  redis.call('DEL', keys[1], keys[2], keys[3])
   return length
 end
 
@@ -43,8 +45,8 @@ local function publish(keys, args)
   local max = tonumber(redis.call('HGET', keys[2], 'maxSize'))
   if not max then return -1 end
   local taken = math.max(0, math.min(#args, max - redis.call('XLEN', keys[1])))
-  for i = 1, taken do redis.call('XADD', keys[1], '*', 'm', args[i]) end
   if taken > 0 then redis.call('HINCRBY', keys[3], 'published', taken) end
+  for i = 1, taken do redis.call('XADD', keys[1], '*', 'm', args[i]) end
   if taken < #args then redis.call('HINCRBY', keys[3], 'refused', #args - taken) end
   return taken
 end
@@ -78,6 +80,7 @@ end
 
 -- KEYS: queue, stats. ARGV: group, entry ids. Answers how many were still there.
 local function acknowledge(keys, args)
+  redis.call('HLEN', keys[2])
   redis.call('XACK', keys[1], unpack(args))
   local removed = redis.call('XDEL', keys[1], unpack(args, 2))
   if removed > 0 then redis.call('HINCRBY', keys[2], 'acknowledged', removed) end
@@ -100,6 +103,7 @@ end
 -- that an entry which kills its consumer is retried alone.
 -- KEYS: queue, stats. ARGV: group, consumer, lease in ms. Answers {id, {field, value}, deliveries} or nothing.
 local function claim(keys, args)
+  redis.call('HLEN', keys[2])
   while true do
     local pending = redis.call('XPENDING', keys[1], args[1], 'IDLE', args[3], '-', '+', 1)
     if #pending == 0 then return nil end
@@ -116,6 +120,7 @@ end
 -- KEYS: queue, stats, dead letters. ARGV: queueId, group, entry id, cause, deliveries.
 -- Answers the dead letter's id, or nothing when the entry was gone.
 local function dead_letter(keys, args)
+  redis.call('HLEN', keys[2])
   local entries = redis.call('XRANGE', keys[1], args[3], args[3])
   if #entries == 0 then return nil end
   local letter = redis.call('XADD', keys[3], '*', 'm', entries[1][2][2], 'queueId', args[1],
@@ -130,6 +135,7 @@ end
 -- KEYS: queue, meta, stats, dead letters. ARGV: queueId, group, keep (1 or 0), at most.
 -- Answers how many; none where Redis has lost the queue.
 local function expire(keys, args)
+  redis.call('HLEN', keys[3])
   local seconds = tonumber(redis.call('HGET', keys[2], 'expireTime'))
   if not seconds then return 0 end
   local read_up_to

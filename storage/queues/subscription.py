@@ -107,7 +107,7 @@ class Subscription:
         return [entry for queue_id, rows in answer or () for entry in _entries(queue_id.decode(), rows)]
 
     def _shares(self, limit: int) -> list[int]:
-        """How much of `limit` each queue gets. What is left over goes round, or a small limit starves some."""
+        """How much of `limit` each queue gets. What is left goes round, or a small limit starves some."""
         rounds, rest = divmod(limit, sum(self._weights))
         shares = [rounds * weight for weight in self._weights]
         for index in itertools.islice(self._turns, rest):

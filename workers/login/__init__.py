@@ -1,0 +1,1 @@
+"""Accounts, the waiting room and signing in."""

@@ -1,0 +1,48 @@
+"""Making accounts: `auth.register`."""
+
+from protocol.errors import EMAIL_TAKEN, TOO_MANY_ATTEMPTS, USERNAME_TAKEN, RequestError
+from protocol.messages.auth import Register, Registered
+from storage.users import EmailTaken, NewUser, User, UsernameTaken, fold
+from workers.login.room import LoginRoom, handlers, now_ms
+from workers.requests import Call
+
+
+@handlers.handles(Register)
+async def register(room: LoginRoom, call: Call[Register]) -> Registered:
+    """Make the account, once for all repeats of the request."""
+    data, envelope = call.data, call.envelope
+    user_id = fold(data.username)
+    registration_id = f"key:{envelope.key}" if envelope.key else envelope.trace_id
+    taken = await room.users.taken(user_id, data.email)
+    if taken is not None:
+        if await _is_repeat(room, call, await room.users.registered(user_id, registration_id)):
+            return Registered(user_id=user_id)
+        raise RequestError(USERNAME_TAKEN if taken == "username" else EMAIL_TAKEN)
+    wait_ms = await room.registrations.wait_ms(envelope.peer)
+    if wait_ms:
+        raise RequestError(TOO_MANY_ATTEMPTS, "Too many accounts were made from your address.", wait_ms)
+    new = NewUser(
+        user_id=user_id,
+        email=data.email,
+        nickname=data.nickname,
+        password_hash=await room.hashing.hash(data.password, envelope.deadline_ms),
+        registration_id=registration_id,
+        created_at=now_ms(),
+    )
+    try:
+        added = await room.users.add(new)
+    except UsernameTaken:
+        raise RequestError(USERNAME_TAKEN) from None
+    except EmailTaken:
+        raise RequestError(EMAIL_TAKEN) from None
+    if not added.created and not await _is_repeat(room, call, added.user):
+        raise RequestError(USERNAME_TAKEN)
+    await room.registrations.count(envelope.peer)
+    return Registered(user_id=user_id)
+
+
+async def _is_repeat(room: LoginRoom, call: Call[Register], earlier: User | None) -> bool:
+    """Whether this request made that account before: the same key is not enough, anybody may send it."""
+    if earlier is None:
+        return False
+    return await room.hashing.check(call.data.password, earlier.password_hash, call.envelope.deadline_ms)

@@ -1,0 +1,152 @@
+"""What the login worker's handlers work with, and how its process is put together."""
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from protocol.connection import event_frame
+from protocol.envelope import Address, Close, Delivery
+from protocol.errors import GoodbyeCode
+from protocol.messages.connection import KickedOut
+from protocol.queues import QueueType
+from runtime.config import ConfigError
+from runtime.daemon import Step
+from runtime.secrets import Secrets
+from runtime.settings import Config
+from storage.attempts import Attempts
+from storage.database import Database
+from storage.migrations import migrate
+from storage.sessions import Rights, Sessions
+from storage.tickets import Asker, Record, Tickets
+from storage.users import User, Users
+from workers.login.admission import Admission
+from workers.login.hashing import Hashing
+from workers.login.identifiers import Identifiers
+from workers.login.survey import Survey
+from workers.login.tokens import Tokens
+from workers.process import Kind, WorkerProcess, request_queues
+from workers.requests import Call, Handlers, Requests
+
+CONCURRENCY = 1000
+STEP_ATTEMPTS = 5
+
+KEY_TTL_S = 600.0
+"""How long an idempotency key is remembered (wire.md, "Envelopes")."""
+
+REDELIVERY_TTL_S = 60.0
+"""How long a request without a key is: longer than it can still be delivered again."""
+
+HOUR_S, MINUTE_S = 3600, 60
+
+
+@dataclass(frozen=True)
+class LoginRoom:
+    """The stores and rules of a login worker."""
+
+    config: Config
+    users: Users
+    tickets: Tickets
+    sessions: Sessions
+    identifiers: Identifiers
+    tokens: Tokens
+    hashing: Hashing
+    admission: Admission
+    registrations: Attempts
+    failed_logins: Attempts
+
+
+handlers: Handlers[LoginRoom] = Handlers("login")
+
+
+def asker(call: Call[Any]) -> Asker:
+    """The connection that asks."""
+    return Asker(call.envelope.origin, call.envelope.sent_ms)
+
+
+def record(call: Call[Any], scope: str) -> Record:
+    """Where the call's first result is kept: by its key within `scope`, or just for a second delivery."""
+    envelope = call.envelope
+    if envelope.key is None:
+        return Record(envelope.trace_id, REDELIVERY_TTL_S)
+    named = "\n".join((envelope.type, scope, envelope.key))
+    return Record(hashlib.sha256(named.encode()).hexdigest(), KEY_TTL_S)
+
+
+def rights(user: User) -> Rights:
+    """What the user's session may do."""
+    return Rights(role=user.role, permissions="")
+
+
+def kick(address: Address | None) -> tuple[tuple[Address, Delivery], ...]:
+    """What must be sent so that a connection which lost its place or session is closed."""
+    if address is None:
+        return ()
+    frame = event_frame(KickedOut(reason="TAKEN_OVER"))
+    delivery = Delivery(address.connection_id, frame, change=Close(GoodbyeCode.TAKEN_OVER.name))
+    return ((address, delivery),)
+
+
+def now_ms() -> int:
+    """The wall clock in ms since the epoch."""
+    return int(time.time() * 1000)
+
+
+def assemble(process: WorkerProcess) -> Kind:
+    """The parts of a login worker process. Raises ConfigError."""
+    # Registers the handlers, which need this module.
+    from workers.login import registration, signing_in, waiting  # noqa: F401, PLC0415
+
+    config, redis, outbox = process.config, process.redis, process.outbox
+    if not config.database.url:
+        raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
+    secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
+    database = Database(config.database.url)
+    tickets = Tickets(redis, config.login.ticket_ttl_s)
+    admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
+    limits = config.limits
+    room = LoginRoom(
+        config=config,
+        users=Users(database, redis, secrets),
+        tickets=tickets,
+        sessions=Sessions(redis, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
+        identifiers=Identifiers(secrets),
+        tokens=Tokens(secrets, config.auth.access_token_ttl_s),
+        hashing=Hashing(config.auth),
+        admission=admission,
+        registrations=Attempts(redis, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
+        failed_logins=Attempts(redis, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
+    )
+    survey = Survey(tickets, outbox, admission, process.boot_id)
+
+    async def prepare_database() -> None:
+        await migrate(config.database.url)
+
+    async def register_handlers() -> None:
+        handlers.check()
+
+    async def start_admission() -> None:
+        process.daemon.watch(admission.run(), "admission")
+        process.daemon.watch(survey.run(), "survey")
+
+    async def stop_hashing() -> None:
+        room.hashing.close()
+
+    return Kind(
+        queues=request_queues(config, handlers.owner),
+        queue_type=QueueType.REQUEST,
+        work=Requests(handlers, room, outbox).work,
+        concurrency=CONCURRENCY,
+        before=[
+            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            Step("admission settings", partial(_set_rate, room), stop_hashing, attempts=STEP_ATTEMPTS),
+            Step("handler registration", register_handlers),
+        ],
+        after=[Step("admission", start_admission)],
+    )
+
+
+async def _set_rate(room: LoginRoom) -> None:
+    await room.tickets.set_rate(room.config.login.admit_rate, room.config.login.pod_count)

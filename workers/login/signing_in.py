@@ -1,0 +1,213 @@
+"""From a password or a token to a signed-in connection, and out again."""
+
+import random
+
+from protocol.envelope import Address, Delivery, SignIn, SignOut
+from protocol.errors import (
+    ACCOUNT_DISABLED,
+    INVALID_CREDENTIALS,
+    INVALID_TICKET,
+    INVALID_TOKEN,
+    QUEUE_FULL,
+    TICKET_NOT_FOUND,
+    TOKEN_REUSED,
+    TOO_MANY_ATTEMPTS,
+    RequestError,
+)
+from protocol.messages import Nothing
+from protocol.messages.auth import (
+    Finalize,
+    Finalized,
+    LoggedIn,
+    Login,
+    Logout,
+    Refresh,
+    Resume,
+    Resumed,
+    TokenPair,
+)
+from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
+from storage.tickets import RoomFull, TicketNotFound
+from storage.users import AccountStatus, User, fold
+from workers.login.room import LoginRoom, asker, handlers, kick, now_ms, record, rights
+from workers.login.survey import estimated_wait_s
+from workers.login.tokens import BadToken, names, new_family
+from workers.requests import Answer, Call
+
+FULL_RETRY_MS = (5_000, 30_000)
+"""Those whom a full waiting room turns away are told to return at times spread over this range."""
+
+
+@handlers.handles(Login)
+async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
+    """Check who it is, then give out a ticket, or hand over the one that the user has."""
+    user, family = await (_by_token if call.data.refresh_token is not None else _by_password)(room, call)
+    _refuse_disabled(user)
+    names_to_be = room.identifiers.ticket(), room.identifiers.client()
+    most = room.config.login.max_queue_length
+    try:
+        place = await room.tickets.issue(
+            names_to_be, user.user_id, asker(call), family, most, record(call, user.user_id)
+        )
+    except RoomFull as error:
+        raise RequestError(QUEUE_FULL, str(error), random.randint(*FULL_RETRY_MS)) from None
+    room.admission.wake()
+    reply = LoggedIn(
+        tid=place.tid,
+        client_id=place.client_id,
+        queue_type="portal",
+        status=place.status,
+        position=place.position,
+        total_waiting=place.total_waiting,
+        estimated_wait_sec=estimated_wait_s(place.position, await room.tickets.total_rate()),
+    )
+    return Answer(reply, also=kick(place.kicked))
+
+
+async def _by_password(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
+    user_id = fold(call.data.username or "")
+    wait_ms = await room.failed_logins.wait_ms(user_id)
+    if wait_ms:
+        raise RequestError(TOO_MANY_ATTEMPTS, retry_after_ms=wait_ms)
+    user = await room.users.get(user_id)
+    password_hash = user.password_hash if user is not None else None
+    right = await room.hashing.check(call.data.password or "", password_hash, call.envelope.deadline_ms)
+    if user is None or not right:
+        await room.failed_logins.count(user_id)
+        raise RequestError(INVALID_CREDENTIALS)
+    return user, ""
+
+
+async def _by_token(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
+    user_id, token = _read_refresh(room, call.data.refresh_token or "")
+    try:
+        await room.sessions.check(user_id, token)
+    except Revoked:
+        raise RequestError(INVALID_TOKEN) from None
+    except Reused:
+        raise RequestError(TOKEN_REUSED) from None
+    user = await room.users.get(user_id)
+    if user is None:
+        raise RequestError(INVALID_TOKEN)
+    return user, token.family
+
+
+@handlers.handles(Finalize)
+async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
+    """Spend a READY ticket: one token pair, whatever races for it."""
+    tid, client_id = call.data.tid, call.data.client_id
+    holder = await room.tickets.holder(tid) if room.identifiers.is_ticket(tid) else None
+    user = await room.users.get(holder[0]) if holder is not None else None
+    if holder is None or user is None:
+        raise RequestError(TICKET_NOT_FOUND)
+    _refuse_disabled(user)
+    user_id, family = holder
+    number = await room.sessions.newest(user_id, family) if family else None
+    going_on = room.tokens.next_refresh(user_id, family, number + 1) if number is not None else None
+    fresh = room.tokens.next_refresh(user_id, new_family(), 1)
+    try:
+        signed_in = await room.sessions.finalize(
+            (tid, client_id, user_id),
+            asker(call),
+            rights(user),
+            (going_on, fresh),
+            now_ms(),
+            record(call, f"{tid}\n{client_id}"),
+        )
+    except TicketNotFound:
+        raise RequestError(TICKET_NOT_FOUND) from None
+    except NotReady:
+        raise RequestError(INVALID_TICKET, "This ticket is not READY yet.") from None
+    except NotYours:
+        raise RequestError(INVALID_TICKET, "This ticket belongs to another clientId of yours.") from None
+    token = NextToken(signed_in.family, signed_in.number, "")
+    reply = Finalized(
+        access_token=room.tokens.access(user_id, token, rights(user), signed_in.issued_ms),
+        refresh_token=room.tokens.refresh(user_id, token.family, token.number),
+        expires_in=room.tokens.access_ttl_s,
+        user_id=user_id,
+    )
+    return Answer(reply, SignIn(user_id, tuple(names(rights(user).role))), kick(signed_in.kicked))
+
+
+@handlers.handles(Resume)
+async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
+    """Sign a connection in by access token; one that was signed in before is kicked out."""
+    try:
+        access = room.tokens.read_access(call.data.access_token)
+    except BadToken:
+        raise RequestError(INVALID_TOKEN) from None
+    user = await room.users.get(access.user_id)
+    if user is None:
+        raise RequestError(INVALID_TOKEN)
+    _refuse_disabled(user)
+    try:
+        kicked = await room.sessions.resume(access.user_id, access.family, asker(call))
+    except Revoked:
+        raise RequestError(INVALID_TOKEN) from None
+    except Stale:
+        kicked = call.envelope.origin
+    reply = Resumed(
+        user_id=access.user_id,
+        roles=list(access.roles),
+        permissions=list(access.permissions),
+        expires_in=max(0, access.expires_s - now_ms() // 1000),
+        match=None,
+        tasks=[],
+        unread_notifications=0,
+    )
+    return Answer(reply, SignIn(access.user_id, access.roles), kick(kicked))
+
+
+@handlers.handles(Refresh)
+async def refresh(room: LoginRoom, call: Call[Refresh]) -> TokenPair | Answer:
+    """Exchange a refresh token; using one twice revokes its family."""
+    user_id, token = _read_refresh(room, call.data.refresh_token)
+    user = await room.users.get(user_id)
+    if user is None:
+        raise RequestError(INVALID_TOKEN)
+    _refuse_disabled(user)
+    following = room.tokens.next_refresh(user_id, token.family, token.number + 1)
+    try:
+        number, issued_ms = await room.sessions.rotate(
+            user_id, token, following.hash, now_ms(), record(call, token.hash)
+        )
+    except Revoked:
+        raise RequestError(INVALID_TOKEN) from None
+    except Reused:
+        raise RequestError(TOKEN_REUSED) from None
+    new = NextToken(token.family, number, "")
+    return TokenPair(
+        access_token=room.tokens.access(user_id, new, rights(user), issued_ms),
+        refresh_token=room.tokens.refresh(user_id, token.family, number),
+        expires_in=room.tokens.access_ttl_s,
+    )
+
+
+@handlers.handles(Logout)
+async def log_out(room: LoginRoom, call: Call[Logout]) -> Answer:
+    """End the stay: the family is revoked, and the connection that it signed in is nobody's."""
+    user_id, token = _read_refresh(room, call.data.refresh_token)
+    try:
+        signed_out = await room.sessions.revoke(user_id, token.family, record(call, token.hash))
+    except Revoked:
+        raise RequestError(INVALID_TOKEN) from None
+    return Answer(Nothing(), also=_sign_out(signed_out))
+
+
+def _sign_out(address: Address | None) -> tuple[tuple[Address, Delivery], ...]:
+    if address is None:
+        return ()
+    return ((address, Delivery(address.connection_id, b"", change=SignOut())),)
+
+
+def _read_refresh(room: LoginRoom, token: str) -> tuple[str, NextToken]:
+    try:
+        return room.tokens.read_refresh(token)
+    except BadToken:
+        raise RequestError(INVALID_TOKEN) from None
+
+
+def _refuse_disabled(user: User) -> None:
+    if user.status is not AccountStatus.ACTIVE:
+        raise RequestError(ACCOUNT_DISABLED)

@@ -1,0 +1,103 @@
+"""The survey: walks the waiting room, tells players their places and clears away the abandoned.
+
+One login worker at a time walks, holding a lease; the next takes over when it dies.
+"""
+
+import asyncio
+import math
+
+import structlog
+
+from protocol.connection import event_frame
+from protocol.envelope import Delivery
+from protocol.messages.waiting import QueueUpdate
+from storage.errors import StoreAway
+from storage.queues import Outbox
+from storage.tickets import Survey as Walk, Tickets
+from workers.login.admission import Admission, tell_expired
+
+log = structlog.get_logger(__name__)
+
+LEAST_S = 1.9
+"""Between two updates of one player: the 2 s of wire.md, less what a walk may be early."""
+
+AGAIN_S = 7.0
+FAR_PERIOD_S = 7.0
+"""The whole room is walked once in this time, and a place told AGAIN_S ago is told again: both make 14 s,
+within the 15 that a player waits for news at most."""
+
+NEAR_PERIOD_S = 2.0
+NEAR_WAIT_S = 60.0
+NEAR_LEAST, NEAR_MOST = 100, 2000
+"""Near the head is who has less than NEAR_WAIT_S to wait, within these bounds."""
+
+STEP_PLACES = 500
+LEASE_S = 3.0
+UNTOLD_S = 1.0
+UNTOLD_MOST = 200
+
+
+def estimated_wait_s(position: int, rate_per_minute: float) -> int | None:
+    """How long `position` players take at the rate; None while nobody is admitted."""
+    if rate_per_minute <= 0:
+        return None
+    return math.ceil(position * 60 / rate_per_minute)
+
+
+class Survey:
+    """Tells places, for as long as this worker holds the lease."""
+
+    def __init__(self, tickets: Tickets, outbox: Outbox, admission: Admission, boot_id: str) -> None:
+        self._tickets = tickets
+        self._outbox = outbox
+        self._admission = admission
+        self._boot_id = boot_id
+        self._rate = 0.0
+
+    async def run(self) -> None:
+        """Walk for as long as the process lives. Runs as a side task."""
+        while True:
+            try:
+                await self._walk_room()
+            except StoreAway as error:
+                log.warning("cannot survey the waiting room", cause=str(error))
+            await asyncio.sleep(LEASE_S / 3)
+
+    async def _walk_room(self) -> None:
+        """The near places every NEAR_PERIOD_S, all of them once in FAR_PERIOD_S, in steps between."""
+        loop = asyncio.get_running_loop()
+        first = 0
+        near_s = 0.0
+        while await self._tickets.lead_survey(self._boot_id, LEASE_S):
+            if loop.time() >= near_s:
+                near_s = loop.time() + NEAR_PERIOD_S
+                self._rate = await self._tickets.total_rate()
+                near = min(max(int(self._rate / 60 * NEAR_WAIT_S), NEAR_LEAST), NEAR_MOST)
+                for start in range(0, near, STEP_PLACES):
+                    await self._walk(start)
+                await self._retell()
+            total = await self._walk(first)
+            first = first + STEP_PLACES if first + STEP_PLACES < total else 0
+            steps = max(1, math.ceil(total / STEP_PLACES))
+            await asyncio.sleep(min(FAR_PERIOD_S / steps, 1.0))
+
+    async def _walk(self, first: int) -> int:
+        walk = await self._tickets.survey(first, STEP_PLACES, LEAST_S, AGAIN_S)
+        self._tell(walk)
+        return walk.total_waiting
+
+    def _tell(self, walk: Walk) -> None:
+        for owner, position in walk.updates:
+            update = QueueUpdate(
+                position=position,
+                estimated_wait_sec=estimated_wait_s(position, self._rate),
+                total_waiting=walk.total_waiting,
+            )
+            self._outbox.deliver(owner.server_id, Delivery(owner.connection_id, event_frame(update)))
+        for ended in walk.expired:
+            tell_expired(self._outbox, ended, "ABANDONED")
+
+    async def _retell(self) -> None:
+        """READY again for those whose admitting worker died before it told them."""
+        for admitted in await self._tickets.untold(UNTOLD_S, UNTOLD_MOST):
+            self._admission.tell(admitted)
