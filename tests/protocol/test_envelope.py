@@ -1,6 +1,6 @@
 """What processes send each other: it comes back as it was, and an older or newer process understands it."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import msgspec
@@ -10,15 +10,13 @@ from hypothesis import given, strategies as st
 from protocol.codec import encode
 from protocol.envelope import (
     Address,
-    Close,
+    Change,
     Delivery,
     Envelope,
     QueueConfig,
     QueueCreate,
     QueueDefinition,
     ServerStatus,
-    SignIn,
-    SignOut,
 )
 from protocol.messages.waiting import Stream
 from protocol.queues import LANE_WEIGHTS, Lane, QueueType
@@ -28,7 +26,7 @@ numbers = st.integers(0, 2**63 - 1)
 addresses = st.builds(Address, texts, numbers)
 bodies = st.builds(lambda tid: msgspec.Raw(encode(Stream(tid=tid, client_id="c"))), texts)
 role_lists = st.lists(texts, max_size=3).map(tuple)
-changes = st.builds(SignIn, texts, role_lists) | st.just(SignOut()) | st.builds(Close, texts)
+changes = st.one_of([st.from_type(change) for change in get_args(Change)])
 deliveries = st.builds(
     Delivery, numbers, st.binary(), st.none() | numbers, st.none() | changes, st.none() | texts
 )
