@@ -41,8 +41,11 @@ def _plain_bytes(head: int) -> int:
 _KEY = bytes(map(_text_bytes, range(256)))
 """By head: the bytes of a short text, head included; 0 for all else."""
 
-_PLAIN = bytes(map(_plain_bytes, range(256)))
+_INNERMOST = bytes(map(_plain_bytes, range(256)))
 """By head: the bytes of a value whose head says them, head included; 0 for all else."""
+
+_PLAIN = bytes(1 if head in (0x80, 0x90) else plain for head, plain in enumerate(_INNERMOST))
+"""The same where one container more may be: then an empty one is as plain as a number."""
 
 
 def check_shape(body: bytes) -> None:
@@ -94,14 +97,16 @@ def _enter(length: int, depth: int, left: list[int]) -> None:
 
 def _array(body: bytes, at: int, length: int, depth: int, left: list[int]) -> int:
     _enter(length, depth, left)
+    plain_bytes = _PLAIN if depth < MAX_DEPTH else _INNERMOST
     for _ in range(length):
-        plain = _PLAIN[body[at]]
+        plain = plain_bytes[body[at]]
         at = at + plain if plain else _sized(body, at, depth, left)
     return at
 
 
 def _map(body: bytes, at: int, length: int, depth: int, left: list[int]) -> int:
     _enter(length, depth, left)
+    plain_bytes = _PLAIN if depth < MAX_DEPTH else _INNERMOST
     for _ in range(length):
         short = _KEY[body[at]]
         if short:
@@ -110,6 +115,6 @@ def _map(body: bytes, at: int, length: int, depth: int, left: list[int]) -> int:
             at = _sized(body, at, depth, left)
         else:
             raise ProtocolError("A map key that is not text.")
-        plain = _PLAIN[body[at]]
+        plain = plain_bytes[body[at]]
         at = at + plain if plain else _sized(body, at, depth, left)
     return at
