@@ -1,15 +1,14 @@
 """The noun "attempt": how often somebody did something that is limited."""
 
-from redis.asyncio import Redis
-
 from storage import keys
+from storage.commands import Executor
 from storage.errors import redis_away_is_store_away
 
 
 class Attempts:
     """Counts attempts of one kind in fixed periods, for any number of processes. Raises StoreAway."""
 
-    def __init__(self, redis: Redis, kind: str, most: int, period_s: int) -> None:
+    def __init__(self, redis: Executor, kind: str, most: int, period_s: int) -> None:
         self._redis = redis
         self._kind = kind
         self._most = most
@@ -19,17 +18,15 @@ class Attempts:
         """0 while `subject` may try, else the ms until it may again."""
         name = keys.limit(self._kind, subject)
         with redis_away_is_store_away():
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.get(name)
-            pipeline.pttl(name)
-            count, left_ms = await pipeline.execute()
-        return max(1, left_ms) if int(count or 0) >= self._most else 0
+            if int(await self._redis.execute_command("GET", name) or 0) < self._most:
+                return 0
+            left_ms: int = await self._redis.execute_command("PTTL", name)
+        return max(1, left_ms)
 
     async def count(self, subject: str) -> None:
         """Count one attempt."""
         name = keys.limit(self._kind, subject)
         with redis_away_is_store_away():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.set(name, 0, nx=True, px=self._period_ms)
-            pipeline.incr(name)
-            await pipeline.execute()
+            await self._redis.execute_command("INCR", name)
+            # Only the first of a period sets its end; and one that died in between is made good by the next.
+            await self._redis.execute_command("PEXPIRE", name, self._period_ms, "NX")

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.asyncio import Redis
-
 from protocol.envelope import Address
 from storage import keys
+from storage.commands import Argument, Executor
 from storage.errors import redis_away_is_store_away
-from storage.functions import Argument
 from storage.tickets import LIBRARY, Asker, Record, TicketNotFound
 
 MOST_FAMILIES = 5
@@ -75,7 +73,7 @@ class Reused(Exception):
 class Sessions:
     """Sessions and refresh tokens. `refresh_ttl_s` is a refresh token's life. Raises StoreAway."""
 
-    def __init__(self, redis: Redis, refresh_ttl_s: float, ticket_keep_s: float) -> None:
+    def __init__(self, redis: Executor, refresh_ttl_s: float, ticket_keep_s: float) -> None:
         self._redis = redis
         self._refresh_ttl_ms = int(refresh_ttl_s * 1000)
         self._ticket_keep_ms = int(ticket_keep_s * 1000)
@@ -83,7 +81,9 @@ class Sessions:
     async def newest(self, user_id: str, family: str) -> int | None:
         """The number of the family's newest token, None when the family is over."""
         with redis_away_is_store_away():
-            value: Any = await self._redis.hget(keys.refresh_tokens(user_id), f"family:{family}")
+            value = await self._redis.execute_command(
+                "HGET", keys.refresh_tokens(user_id), f"family:{family}"
+            )
         return None if value is None else int(value.split(b"|")[0])
 
     async def finalize(

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.typing import EncodableT, FieldT
-
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage import keys
+from storage.commands import Argument, Executor
 from storage.errors import redis_away_is_store_away
-from storage.functions import Argument, Library
+from storage.functions import Library
 
 LIBRARY = Library("tickets")
 
@@ -116,24 +114,18 @@ class RoomFull(Exception):
 class Tickets:
     """The waiting room. `ttl_s` is how long a place is kept for a player who is gone. Raises StoreAway."""
 
-    def __init__(self, redis: Redis, ttl_s: float) -> None:
+    def __init__(self, redis: Executor, ttl_s: float) -> None:
         self._redis = redis
         self._ttl_ms = int(ttl_s * 1000)
 
     async def set_rate(self, admit_rate: int, pod_count: int) -> None:
         """Set how many are admitted a minute and pod, and how many pods there are."""
-        fields: dict[FieldT, EncodableT] = {
-            "admitRate": admit_rate,
-            "podCount": pod_count,
-            "totalRate": admit_rate * pod_count,
-        }
-        with redis_away_is_store_away():
-            await self._redis.hset(keys.PORTAL_CONFIG, mapping=fields)
+        fields = ("admitRate", admit_rate, "podCount", pod_count, "totalRate", admit_rate * pod_count)
+        await self._execute("HSET", keys.PORTAL_CONFIG, *fields)
 
     async def total_rate(self) -> float:
         """How many are admitted a minute, by all pods together."""
-        with redis_away_is_store_away():
-            rate = await self._redis.hget(keys.PORTAL_CONFIG, "totalRate")
+        rate = await self._execute("HGET", keys.PORTAL_CONFIG, "totalRate")
         return float(rate or 0)
 
     async def issue(
@@ -195,9 +187,7 @@ class Tickets:
 
     async def holder(self, tid: str) -> tuple[str, str] | None:
         """The ticket's user and the family of its login, whatever its status; None when it is unknown."""
-        with redis_away_is_store_away():
-            found: list[Any] = await self._redis.hmget(keys.ticket(tid), ["uid", "family"])
-        uid, family = found
+        uid, family = await self._execute("HMGET", keys.ticket(tid), "uid", "family")
         return None if uid is None else (uid.decode(), (family or b"").decode())
 
     async def admit(self, most: int, deadline_s: float) -> Admission:
@@ -249,31 +239,29 @@ class Tickets:
 
     async def lead_survey(self, boot_id: str, ttl_s: float) -> bool:
         """Whether this process is the one that walks the waiting room now; asking in time keeps it so."""
-        with redis_away_is_store_away():
-            if await self._redis.set(keys.PORTAL_SURVEY, boot_id, nx=True, px=int(ttl_s * 1000)):
-                return True
-            if await self._redis.get(keys.PORTAL_SURVEY) != boot_id.encode():
-                return False
-            await self._redis.pexpire(keys.PORTAL_SURVEY, int(ttl_s * 1000))
+        ttl_ms = int(ttl_s * 1000)
+        if await self._execute("SET", keys.PORTAL_SURVEY, boot_id, "NX", "PX", ttl_ms):
+            return True
+        if await self._execute("GET", keys.PORTAL_SURVEY) != boot_id.encode():
+            return False
+        await self._execute("PEXPIRE", keys.PORTAL_SURVEY, ttl_ms)
         return True
 
     async def ledger(self) -> dict[str, float]:
         """The admission ledger at one moment: issued = waiting + ready + consumed + cancelled + expired."""
-        with redis_away_is_store_away():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.zcard(keys.PORTAL_WAITING)
-            pipeline.zcard(keys.PORTAL_READY)
-            pipeline.hgetall(keys.PORTAL_STATS)
-            pipeline.hget(keys.PORTAL_CONFIG, "totalRate")
-            waiting, ready, stats, rate = await pipeline.execute()
-        counts = {name: int(stats.get(name.encode(), 0)) for name in _COUNTERS}
+        names = [keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_CONFIG]
+        waiting, ready, rate, average, *counts = await self._call("ticket_ledger", names, *_COUNTERS)
         return {
             "waiting": waiting,
             "ready": ready,
-            **counts,
+            **{name: int(count or 0) for name, count in zip(_COUNTERS, counts, strict=True)},
             "totalRate": float(rate or 0),
-            "avgWaitSec": float(stats.get(b"avgWaitTime", 0)),
+            "avgWaitSec": float(average or 0),
         }
+
+    async def _execute(self, *command: Argument) -> Any:
+        with redis_away_is_store_away():
+            return await self._redis.execute_command(*command)
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
         with redis_away_is_store_away():

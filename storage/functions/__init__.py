@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-Argument = str | bytes | int | float
+from storage.commands import Argument, Command, Executor
 
 
 class Library:
@@ -23,13 +22,11 @@ class Library:
         self._version = hashlib.sha256(text.encode()).hexdigest()[:8]
         self._text = text.replace("@VERSION@", self._version)
 
-    def command(
-        self, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
-    ) -> tuple[Argument, ...]:
+    def command(self, function: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Command:
         """The Redis command that calls `function`."""
         return ("FCALL", f"{function}_{self._version}", len(keys), *keys, *args)
 
-    async def load(self, redis: Redis) -> None:
+    async def load(self, redis: Executor) -> None:
         """Put the library into Redis unless it is there."""
         try:
             await redis.execute_command("FUNCTION", "LOAD", self._text)
@@ -38,7 +35,7 @@ class Library:
                 raise
 
     async def call(
-        self, redis: Redis, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
+        self, redis: Executor, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
     ) -> Any:
         """Call `function`. Raises ResponseError when it refuses, the client's errors when Redis is away."""
         try:

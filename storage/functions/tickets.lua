@@ -385,6 +385,16 @@ local function revoke(keys, args)
   return record(keys[3], args[2], {'ok', revoke_family(keys[1], keys[2], args[1])})
 end
 
+-- KEYS: waiting, ready, stats, config. ARGV: counters. Answers waiting, ready, total rate, average wait and each
+-- counter, all of one moment.
+local function ledger(keys, args)
+  local answer = {redis.call('ZCARD', keys[1]), redis.call('ZCARD', keys[2]),
+    redis.call('HGET', keys[4], 'totalRate'), redis.call('HGET', keys[3], 'avgWaitTime')}
+  for _, counter in ipairs(args) do answer[#answer + 1] = redis.call('HGET', keys[3], counter) end
+  return answer
+end
+
+redis.register_function('ticket_ledger_@VERSION@', ledger)
 redis.register_function('ticket_issue_@VERSION@', issue)
 redis.register_function('ticket_stream_@VERSION@', stream)
 redis.register_function('ticket_cancel_@VERSION@', cancel)

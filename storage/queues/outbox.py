@@ -6,18 +6,19 @@ fifteen times that. So nobody awaits Redis for a message: what is to be done aft
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from protocol.codec import encode
 from protocol.envelope import Delivery
 from storage import keys
+from storage.commands import Command, execute
 from storage.errors import StoreAway
-from storage.functions import Argument, is_missing
+from storage.functions import is_missing
 from storage.queues.entry import GROUP, refusal
 from storage.queues.server import LIBRARY
 
@@ -33,7 +34,7 @@ MAX_DELIVERIES_PER_ENTRY = 128
 """Deliveries to one node that share an entry. See docs/decisions/0003."""
 
 _Sent = tuple[bytes, tuple[Done | None, ...]]
-_Command = tuple[tuple[Argument, ...], Callable[[Any], None]]
+_Command = tuple[Command, Callable[[Any], None]]
 
 
 class Outbox:
@@ -132,26 +133,16 @@ class Outbox:
         for (_, take), answer in zip(commands, answers, strict=True):
             take(answer)
 
-    async def _execute(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
-        answers = await self._pipeline(commands)
+    async def _execute(self, commands: list[Command]) -> list[Any]:
+        answers = await execute(self._redis, commands)
         lost = [index for index, answer in enumerate(answers) if is_missing(answer)]
         if lost:
             await LIBRARY.load(self._redis)
-            for index, answer in zip(lost, await self._pipeline([commands[i] for i in lost]), strict=True):
+            for index, answer in zip(
+                lost, await execute(self._redis, [commands[i] for i in lost]), strict=True
+            ):
                 answers[index] = answer
         return answers
-
-    async def _pipeline(self, commands: list[tuple[Argument, ...]]) -> list[Any]:
-        if len(commands) == 1:
-            try:
-                return [await self._redis.execute_command(*commands[0])]
-            except ResponseError as error:
-                return [error]
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        execute: Awaitable[list[Any]] = pipeline.execute(raise_on_error=False)
-        return await execute
 
 
 def _outcome() -> tuple[asyncio.Future[None], Done]:

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from protocol.envelope import QueueCreate
 from protocol.queues import QueueType
 from storage import keys
-from storage.functions import Argument, Library
+from storage.commands import Argument
+from storage.functions import Library
 from storage.queues.entry import GROUP, Entry, refusal
 
 LIBRARY = Library("queues")

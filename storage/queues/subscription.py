@@ -11,8 +11,8 @@ from redis.exceptions import ResponseError
 from protocol.envelope import QueueCreate
 from protocol.queues import QueueType
 from storage import keys
+from storage.commands import Argument
 from storage.errors import redis_away_is_store_away
-from storage.functions import Argument
 from storage.queues.entry import GROUP, Entry
 from storage.queues.server import LIBRARY, QueueServer
 

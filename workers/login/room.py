@@ -17,6 +17,7 @@ from runtime.daemon import Step
 from runtime.secrets import Secrets
 from runtime.settings import Config
 from storage.attempts import Attempts
+from storage.commands import Commands
 from storage.database import Database
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
@@ -100,24 +101,25 @@ def assemble(process: WorkerProcess) -> Kind:
     from workers.login import registration, signing_in, waiting  # noqa: F401, PLC0415
 
     config, redis, outbox = process.config, process.redis, process.outbox
+    commands = Commands(redis)
     if not config.database.url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
     database = Database(config.database.url)
-    tickets = Tickets(redis, config.login.ticket_ttl_s)
+    tickets = Tickets(commands, config.login.ticket_ttl_s)
     admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
     limits = config.limits
     room = LoginRoom(
         config=config,
         users=Users(database, redis, secrets),
         tickets=tickets,
-        sessions=Sessions(redis, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
+        sessions=Sessions(commands, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
         identifiers=Identifiers(secrets),
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth),
         admission=admission,
-        registrations=Attempts(redis, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
-        failed_logins=Attempts(redis, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
+        registrations=Attempts(commands, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
+        failed_logins=Attempts(commands, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
     )
     survey = Survey(tickets, outbox, admission, process.boot_id)
 
