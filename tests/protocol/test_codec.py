@@ -55,7 +55,7 @@ def test_an_array_is_taken_up_to_1024_entries() -> None:
 
 def test_all_entries_of_a_frame_are_counted_together() -> None:
     # 1 for the outer map's, 32 for the array's, then its maps' or arrays' own.
-    fits = [{}, *[[0] * 1024] * 30, [0] * (MAX_ENTRIES - 33 - 30 * 1024)]
+    fits = [{}, *[[0] * 1024] * 31, [0] * (MAX_ENTRIES - 33 - 31 * 1024)]
     assert decode_untrusted(encode({"x": fits[1:]}))["x"] == fits[1:]
     with pytest.raises(ProtocolError, match="More than 32768 entries"):
         decode_untrusted(encode({"x": fits}))
