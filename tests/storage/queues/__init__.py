@@ -1,0 +1,1 @@
+"""The queue server's own tests."""
