@@ -15,7 +15,7 @@ MAX_LENGTH = 1024
 
 MAX_ENTRIES = 32 * MAX_LENGTH
 """Entries of all maps and arrays of a frame together: room for a thousand rows of thirty columns.
-wire.md has no such limit; without it a frame of 1 MiB could cost 64 MiB and half a second (docs/decisions/0004)."""
+Without it a frame of 1 MiB could cost 64 MiB and half a second (docs/decisions/0004)."""
 
 _TEXT = range(0xD9, 0xDC)
 _SIZE_BYTES = {

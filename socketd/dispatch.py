@@ -14,7 +14,6 @@ from protocol.envelope import Address, Envelope
 from protocol.errors import (
     BUSY,
     DUPLICATE_ID,
-    INVALID_REQUEST,
     NOT_AUTHENTICATED,
     RATE_LIMITED,
     UNKNOWN_TYPE,
@@ -25,6 +24,7 @@ from protocol.errors import (
 )
 from protocol.messages import REQUESTS, SOCKETD, Access, Message, RequestType, owned_by
 from protocol.messages.connection import PROTOCOL_VERSION, Hello, HelloReply, Ping, Pong
+from protocol.messages.conversion import convert
 from runtime.settings import SocketdSettings
 from socketd.connection import Connection
 from socketd.registry import Registry
@@ -79,10 +79,7 @@ class Dispatcher:
             raise RequestError(UNKNOWN_TYPE, f"There is no request `{request.type}`.")
         if declared.access is Access.SIGNED_IN and connection.user_id is None:
             raise RequestError(NOT_AUTHENTICATED)
-        try:
-            data = msgspec.convert(request.data, declared.data)
-        except msgspec.ValidationError as error:
-            raise RequestError(INVALID_REQUEST, str(error)) from error
+        data = convert(request.data, declared.data)
         if declared.owner == SOCKETD:
             self._own[declared.data](connection, request.id, data)
         else:
