@@ -3,6 +3,8 @@
 -- Every function names its KEYS, ARGV and answer; each validates before its first write, also by
 -- asking for a length (HLEN, XLEN), which a key of another type refuses.
 
+local HISTORY_END = '18446744073709551615-0'
+
 -- The answer of XINFO GROUPS or STREAM as a table by field name.
 local function fields(list)
   local named = {}
@@ -100,13 +102,17 @@ local function renew(keys, args)
 end
 
 -- Takes over the oldest entry whose consumer has not renewed it for the lease, one at a time, so
--- that an entry which kills its consumer is retried alone.
+-- that an entry which kills its consumer is retried alone. Who asks shows that it lives (see forget).
 -- KEYS: queue, stats. ARGV: group, consumer, lease in ms. Answers {id, {field, value}, deliveries} or nothing.
 local function claim(keys, args)
   redis.call('HLEN', keys[2])
   while true do
     local pending = redis.call('XPENDING', keys[1], args[1], 'IDLE', args[3], '-', '+', 1)
-    if #pending == 0 then return nil end
+    if #pending == 0 then
+      -- Redis 7.0 notices a consumer only when it gets an entry or asks for its own history.
+      redis.call('XREADGROUP', 'GROUP', args[1], args[2], 'COUNT', 1, 'STREAMS', keys[1], HISTORY_END)
+      return nil
+    end
     local id, deliveries = pending[1][1], pending[1][4]
     local entries = redis.call('XCLAIM', keys[1], args[1], args[2], 0, id)
     if #entries > 0 and entries[1] then
@@ -165,7 +171,7 @@ local function leave(keys, args)
   return 1
 end
 
--- Forgets the consumers that did not read for a time and hold nothing: the dead, once claimed from.
+-- Forgets the consumers that asked for nothing in a time and hold nothing: the dead, once claimed from.
 -- KEYS: queue. ARGV: group, ms. Answers how many; none where Redis has lost the queue.
 local function forget(keys, args)
   local gone = 0

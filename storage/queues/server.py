@@ -86,7 +86,7 @@ class QueueServer:
         return await LIBRARY.call(self._redis, "queue_dead_letter", names, args) is not None
 
     async def forget_dead_consumers(self, queue_id: str) -> int:
-        """Drop the names of consumers that have not read for long and hold nothing. Answers how many."""
+        """Drop the names of consumers that have not claimed for long and hold nothing. Answers how many."""
         args: list[Argument] = [GROUP, int(FORGET_AFTER_S * 1000)]
         return int(await LIBRARY.call(self._redis, "queue_forget", [queue_id], args))
 

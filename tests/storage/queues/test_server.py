@@ -8,7 +8,7 @@ import pytest
 from protocol.queues import QueueType
 from storage import keys
 from storage.queues import GROUP, Busy, Entry, UnknownQueue
-from tests.storage.queues.making import LONG_S, Peer, queue
+from tests.storage.queues.making import LONG_S, Peer, lanes, queue
 
 
 async def append_old(peer: Peer, queue_id: str, count: int) -> list[bytes]:
@@ -155,6 +155,26 @@ async def test_only_consumers_that_hold_nothing_are_forgotten(
     await asyncio.sleep(0.01)
     assert await peer.server.forget_dead_consumers("jobs") == 1
     assert [consumer["name"] for consumer in await peer.redis.xinfo_consumers("jobs", GROUP)] == [b"holds"]
+
+
+async def test_an_idle_consumer_that_claims_is_counted_and_not_taken_for_dead(peer: Peer) -> None:
+    messages = lanes()
+    queue_ids = [message.data.queue_id for message in messages]
+    reader = peer.subscribe(messages)
+    await reader.create()
+
+    async def idle_ms() -> list[int]:
+        consumers = [await peer.redis.xinfo_consumers(queue_id, GROUP) for queue_id in queue_ids]
+        return [consumer["idle"] for (consumer,) in consumers]
+
+    assert await reader.read(1) == []
+    assert await reader.claim(0) is None
+    assert [now.consumers for now in await peer.server.statistics(queue_ids)] == [1, 1, 1]
+    await asyncio.sleep(0.02)
+    before = await idle_ms()
+    # Without end, should a claim not count as a sign of life.
+    while not all(now < then for now, then in zip(await idle_ms(), before, strict=True)):
+        assert await reader.claim(0) is None
 
 
 async def test_sweeping_a_lost_queue_finds_nothing(peer: Peer) -> None:

@@ -169,3 +169,19 @@ async def test_leaving_keeps_the_name_while_entries_are_held(peer: Peer) -> None
     await reader.leave()
     (high,) = await peer.server.statistics([HIGH])
     assert (high.length, high.pending, high.consumers) == (0, 0, 0)
+
+
+async def test_a_reader_that_is_forgotten_while_it_waits_gets_its_message(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = peer.subscribe([queue()], block_s=30.0)
+    await reader.create()
+    assert await reader.claim(0) is None
+    reading = asyncio.create_task(reader.read(10))
+    await asyncio.sleep(0.05)
+    monkeypatch.setattr("storage.queues.server.FORGET_AFTER_S", 0.0)
+    assert await peer.server.forget_dead_consumers("jobs") == 1
+    sent = await fill(peer, "jobs", 1)
+    (entry,) = await reading
+    assert entry.message == sent[0]
+    assert await peer.held("jobs", "login-1") == [entry.id]
