@@ -92,6 +92,14 @@ class ServerLease:
         return answer
 
 
+async def claim_first_free(redis: Redis, prefix: str, boot_id: str, ttl_s: float) -> str:
+    """Take the first of `prefix-1`, `prefix-2` … that no live process bears. Raises StoreAway."""
+    number = 1
+    while await ServerLease(redis, f"{prefix}-{number}", boot_id, ttl_s).claim() is not None:
+        number += 1
+    return f"{prefix}-{number}"
+
+
 class Servers:
     """The status hashes: written by the status manager alone, read by all. Raises StoreAway."""
 

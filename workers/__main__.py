@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Callable
 
-from runtime import logging
 from runtime.arguments import configuration, parser
 from runtime.config import ConfigError
 from runtime.daemon import main
@@ -17,15 +16,15 @@ async def run() -> int:
     """Read the arguments and live. Raises ConfigError."""
     arguments = parser("workers", "A worker of lobbyd.")
     arguments.add_argument("kind", choices=sorted(KINDS), help="what this worker does")
-    arguments.add_argument("--process-id", metavar="ID", help="this process's name (default: KIND-1)")
+    arguments.add_argument(
+        "--process-id", metavar="ID", help="this process's name (default: the first free KIND-N)"
+    )
     given = arguments.parse_args()
     config = configuration(given)
-    process_id = given.process_id or f"{given.kind}-1"
-    logging.configure(config.log.level, config.log.format, process_id)
     if not config.redis.url:
         raise ConfigError("redis.url: a worker started alone needs a Redis; `lobbyctl up` embeds one")
     assemble: Callable[[WorkerProcess], Kind] = importlib.import_module(KINDS[given.kind]).assemble
-    return await WorkerProcess(config, given.kind, process_id).run(assemble)
+    return await WorkerProcess(config, given.kind, given.process_id or "").run(assemble)
 
 
 if __name__ == "__main__":

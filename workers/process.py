@@ -8,14 +8,16 @@ from redis.asyncio import Redis
 
 from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition, ServerStatus
 from protocol.queues import LANE_WEIGHTS, QueueType
+from runtime import logging
 from runtime.daemon import Daemon, Step
 from runtime.metrics import LoopLag
 from runtime.settings import Config
 from storage import keys
 from storage.connections import connect, connect_blocking
+from storage.errors import StoreAway
 from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
-from storage.servers import ServerLease
+from storage.servers import ServerLease, claim_first_free
 from workers.consumer import Consumer, Work
 
 BLOCK_S = 0.5
@@ -45,9 +47,11 @@ class WorkerProcess:
     """One worker process. Must be made inside a running loop; `assemble` makes its kind."""
 
     def __init__(self, config: Config, kind_name: str, process_id: str) -> None:
+        """`process_id` is this process's name, or "" for the first free one of its kind."""
         self.config = config
         self.kind_name = kind_name
         self.process_id = process_id
+        self._lease_s = config.status.heartbeat_s * config.status.missed_heartbeats
         self.boot_id = os.urandom(8).hex()
         self.redis: Redis = connect(config.redis.url)
         self.outbox = Outbox(self.redis)
@@ -55,6 +59,9 @@ class WorkerProcess:
 
     async def run(self, assemble: "Callable[[WorkerProcess], Kind]") -> int:
         """Live until a signal. Answers the exit code."""
+        if not self.process_id:
+            self.process_id = await self._free_id()
+        logging.configure(self.config.log.level, self.config.log.format, self.process_id)
         kind = assemble(self)
         blocking = connect_blocking(self.config.redis.url, BLOCK_S)
         self.daemon = self._daemon(kind, blocking)
@@ -63,6 +70,12 @@ class WorkerProcess:
         finally:
             await blocking.aclose()
             await self.redis.aclose()
+
+    async def _free_id(self) -> str:
+        try:
+            return await claim_first_free(self.redis, self.kind_name, self.boot_id, self._lease_s)
+        except StoreAway:
+            return f"{self.kind_name}-1"  # the claim itself is tried again, and says what is wrong
 
     def _daemon(self, kind: Kind, blocking: Redis) -> Daemon:
         queues = self.config.queues
@@ -108,10 +121,7 @@ class WorkerProcess:
         )
 
     def _reporter(self, loop_lag: LoopLag, queue_id: str) -> Reporter:
-        status = self.config.status
-        lease = ServerLease(
-            self.redis, self.process_id, self.boot_id, status.heartbeat_s * status.missed_heartbeats
-        )
+        lease = ServerLease(self.redis, self.process_id, self.boot_id, self._lease_s)
         identity = ServerStatus(
             event="",
             server_id=self.process_id,
