@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 CANCELLATION_TIMEOUT_S = 1.0
+CANCEL_AGAIN_S = 0.1
 
 
 class Overdue(TimeoutError):
@@ -45,8 +46,14 @@ async def until(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def cancel(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel the tasks and wait for their end, but not for long."""
-    for task in tasks:
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=CANCELLATION_TIMEOUT_S)
+    """Cancel the tasks and wait for their end, but not for long.
+
+    A task is cancelled more than once where need be: until Python 3.12 `asyncio.wait_for`, in which redis-py
+    sends, can swallow a cancellation that comes as its work is done (bpo-37658).
+    """
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + CANCELLATION_TIMEOUT_S
+    while tasks and loop.time() < end_s:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_AGAIN_S)
