@@ -1,7 +1,7 @@
 """How a worker takes work from queues: read, hold, do, acknowledge; retry what failed; give up in the end.
 
-An entry is acknowledged when its work has returned. When the work raises or its process dies, the
-entry stays pending, is claimed after the lease and tried again alone, and after `max_deliveries`
+An entry is acknowledged when its work says that it is settled. When the work fails or its process dies,
+the entry stays pending, is claimed after the lease and tried again alone, and after `max_deliveries`
 goes to the dead letters with its cause, its neighbours unharmed.
 """
 
@@ -17,7 +17,14 @@ from storage.queues import Busy, Entry, Outbox, QueueServer, Subscription
 
 log = structlog.get_logger(__name__)
 
-Work = Callable[[Entry], Awaitable[None]]
+Settle = Callable[[Exception | None], None]
+"""Called once when an entry is dealt with: None for done, an error for another try."""
+
+Work = Callable[[Entry, Settle], Awaitable[None]]
+"""Works on an entry; calls its Settle, at once or later, or raises."""
+
+READ_MOST = 64
+"""Entries that are taken at once: their replies go out while the next are being read."""
 
 AWAY_PAUSE_S = 0.2
 TIDY_S = 5.0
@@ -49,20 +56,19 @@ class Consumer:
         self._concurrency = concurrency
         self._held: dict[str, set[bytes]] = defaultdict(set)
         self._causes: dict[bytes, str] = {}
+        self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Read and start work until `stop`. Runs as a side task and is never cancelled in a read."""
         while not self._stopping.is_set():
-            free = self._concurrency - len(self._tasks)
+            free = self._concurrency - self._unsettled
             if free <= 0:
-                self._room.clear()
-                await self._room.wait()
+                await self._next_settled()
                 continue
             try:
-                for entry in await self._subscription.read(free):
+                for entry in await self._subscription.read(min(free, READ_MOST)):
                     self._start(entry)
             except StoreAway as error:
                 log.warning("cannot read work", cause=str(error))
@@ -79,8 +85,8 @@ class Consumer:
     async def stop(self) -> None:
         """Read no more, finish what is held, and stop being a consumer."""
         self._stopping.set()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._unsettled:
+            await self._next_settled()
         await self._outbox.flushed()
         try:
             await self._subscription.leave()
@@ -112,36 +118,48 @@ class Consumer:
             if entry.deliveries > self._max_deliveries:
                 await self._give_up(entry)
             else:
-                await self._start(entry)
+                self._start(entry)
+                while entry.id in self._held[entry.queue_id]:
+                    await self._next_settled()
 
     async def _give_up(self, entry: Entry) -> None:
         cause = self._causes.pop(entry.id, f"whoever worked on it died, {entry.deliveries - 1} times")
         log.error("given up", queue=entry.queue_id, entry=entry.id.decode(), cause=cause)
         await self._queues.dead_letter(entry, cause)
 
-    def _start(self, entry: Entry) -> asyncio.Task[None]:
+    @property
+    def _unsettled(self) -> int:
+        return sum(map(len, self._held.values()))
+
+    async def _next_settled(self) -> None:
+        self._settled.clear()
+        await self._settled.wait()
+
+    def _start(self, entry: Entry) -> None:
         self._held[entry.queue_id].add(entry.id)
         task = asyncio.get_running_loop().create_task(self._do(entry))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._room.set()
+        task.add_done_callback(self._tasks.discard)
 
     async def _do(self, entry: Entry) -> None:
+        def settle(error: Exception | None) -> None:
+            self._settle(entry, error)
+
         try:
-            await self._work(entry)
-        except (StoreAway, Busy) as error:
-            log.warning(
-                "left for another try", queue=entry.queue_id, entry=entry.id.decode(), cause=str(error)
-            )
+            await self._work(entry, settle)
         except Exception as error:
-            self._causes[entry.id] = f"{type(error).__name__}: {error}"[:MAX_CAUSE_LENGTH]
-            log.exception("failed", entry=f"{entry.queue_id} {entry.id.decode()}")
-        else:
+            self._settle(entry, error)
+
+    def _settle(self, entry: Entry, error: Exception | None) -> None:
+        self._held[entry.queue_id].discard(entry.id)
+        self._settled.set()
+        if error is None:
             self._causes.pop(entry.id, None)
             self._outbox.acknowledge(entry.queue_id, entry.id)
-        finally:
-            self._held[entry.queue_id].discard(entry.id)
+            return
+        place = f"{entry.queue_id} {entry.id.decode()}"
+        if isinstance(error, (StoreAway, Busy)):
+            log.warning("left for another try", entry=place, cause=str(error))
+        else:
+            self._causes[entry.id] = f"{type(error).__name__}: {error}"[:MAX_CAUSE_LENGTH]
+            log.error("failed", entry=place, exc_info=error)

@@ -17,6 +17,7 @@ from protocol.errors import BUSY, INTERNAL, RequestError
 from protocol.messages import REQUESTS, Message, owned_by
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, UnknownQueue
+from workers.consumer import Settle
 
 log = structlog.get_logger(__name__)
 
@@ -100,24 +101,30 @@ class Requests(Generic[R]):
         self._envelopes = msgspec.msgpack.Decoder(Envelope)
         self._data = {data: msgspec.msgpack.Decoder(data) for data in owned_by(handlers.owner)}
 
-    async def work(self, entry: Entry) -> None:
-        """Answer one request. Raises Busy or StoreAway when the answer cannot be sent."""
+    async def work(self, entry: Entry, settle: Settle) -> None:
+        """Answer one request; it is settled when all that its answer sends is in the queues."""
         envelope = self._envelopes.decode(entry.message)
         if envelope.deadline_ms < time.time() * 1000:
             log.info("too late", type=envelope.type, trace_id=envelope.trace_id)
+            settle(None)
             return
         frame, change, also = await self._answer(envelope)
-        await self._send(
-            envelope.origin, Delivery(envelope.origin.connection_id, frame, envelope.number, change)
-        )
-        for address, delivery in also:
-            await self._send(address, delivery)
+        origin = envelope.origin
+        sent = [(origin, Delivery(origin.connection_id, frame, envelope.number, change)), *also]
+        left = len(sent)
+        failure: Exception | None = None
 
-    async def _send(self, address: Address, delivery: Delivery) -> None:
-        try:
-            await self._outbox.delivered(address.server_id, delivery)
-        except UnknownQueue:
-            log.info("its node is gone", to=str(address))
+        def done(error: Exception | None) -> None:
+            nonlocal left, failure
+            left -= 1
+            # A node that is gone took the connection with it: nobody is left to be told.
+            if error is not None and not isinstance(error, UnknownQueue):
+                failure = error
+            if left == 0:
+                settle(failure)
+
+        for address, delivery in sent:
+            self._outbox.deliver(address.server_id, delivery, done)
 
     async def _answer(self, envelope: Envelope) -> tuple[bytes, Change | None, Also]:
         declared = REQUESTS[envelope.type]

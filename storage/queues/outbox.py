@@ -72,12 +72,6 @@ class Outbox:
         self.publish(queue_id, message, done)
         await outcome
 
-    async def delivered(self, server_id: str, delivery: Delivery) -> None:
-        """Send `delivery` to a node and wait until its queue has it. Raises as `published`."""
-        outcome, done = _outcome()
-        self.deliver(server_id, delivery, done)
-        await outcome
-
     async def run(self) -> None:
         """Send for as long as the process lives. Runs as a side task; ends only by being cancelled."""
         while True:

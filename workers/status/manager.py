@@ -13,6 +13,7 @@ from storage import keys
 from storage.errors import StoreAway
 from storage.queues import Entry, QueueServer
 from storage.servers import Servers, now_ms, status_queue
+from workers.consumer import Settle
 from workers.process import Kind, WorkerProcess
 from workers.status.reports import has_missed, is_back, is_news
 
@@ -31,9 +32,12 @@ class StatusManager:
         self._queues = QueueServer(redis)
         self._patience_s = patience_s
 
-    async def work(self, entry: Entry) -> None:
+    async def work(self, entry: Entry, settle: Settle) -> None:
         """Write one report. Raises StoreAway."""
-        report = _decoder.decode(entry.message)
+        await self._write(_decoder.decode(entry.message))
+        settle(None)
+
+    async def _write(self, report: ServerStatus) -> None:
         known = (await self._servers.all()).get(report.server_id, {})
         if not is_news(report, known):
             return
