@@ -51,17 +51,17 @@ class Outcomes:
         """The callback of one message."""
         return self.by_message[message].append
 
+    def kinds(self, message: bytes) -> list[type[Exception] | None]:
+        """What the callback of one message was called with, call by call, None where Redis has it."""
+        return [None if outcome is None else type(outcome) for outcome in self.by_message[message]]
+
     def accepted(self) -> list[bytes]:
         """The messages that Redis has, as their publishers know."""
-        return [message for message, outcomes in self.by_message.items() if outcomes == [None]]
+        return [message for message in self.by_message if self.kinds(message) == [None]]
 
     def refused(self, why: type[Exception]) -> list[bytes]:
         """The messages that were refused for one reason."""
-        return [
-            message
-            for message, outcomes in self.by_message.items()
-            if [type(outcome) for outcome in outcomes] == [why]
-        ]
+        return [message for message in self.by_message if self.kinds(message) == [why]]
 
 
 class Peer:

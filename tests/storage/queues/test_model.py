@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
+import pytest
 import uvloop
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import (
@@ -22,7 +23,7 @@ from protocol.envelope import QueueCreate
 from protocol.queues import LANE_WEIGHTS, QueueType
 from storage import keys
 from storage.queues import GROUP, Busy, Entry, Subscription, UnknownQueue
-from tests.storage.queues.making import LONG_S, Peer, lanes, queue
+from tests.storage.queues.making import LONG_S, Outcomes, Peer, lanes, queue
 from tests.storage.queues.model import QueueModel
 
 T = TypeVar("T")
@@ -35,6 +36,21 @@ WEIGHTS = dict(zip(LANE_IDS, LANE_WEIGHTS.values(), strict=True))
 lane_ids = st.sampled_from(LANE_IDS)
 numbers = st.integers(min_value=0, max_value=2)
 picks = st.integers(min_value=0, max_value=60)
+limits = st.integers(min_value=1, max_value=25)
+mixed_tails = st.lists(st.tuples(lane_ids, st.binary(max_size=6)), min_size=1, max_size=24)
+
+
+def any_unread(machine: "QueueMachine") -> bool:
+    return any(model.unread for model in machine._queues.values())
+
+
+def any_held(machine: "QueueMachine") -> bool:
+    return any(model.pending for model in machine._queues.values())
+
+
+def much_held(machine: "QueueMachine") -> bool:
+    """Enough for it to matter when it is lost, and not so soon after the last loss."""
+    return sum(len(model.pending) for model in machine._queues.values()) > MAX_SIZE
 
 
 @dataclass
@@ -83,25 +99,32 @@ class QueueMachine(RuleBasedStateMachine):
         self._run(self._close())
         self._runner.close()
 
-    @initialize()
-    def create_all(self) -> None:
+    @initialize(tails=mixed_tails, limit=limits)
+    def begin(self, tails: list[tuple[str, bytes]], limit: int) -> None:
         self._run(self._consumers[0].subscription.create())
         for model in self._queues.values():
             model.create(MAX_SIZE)
+        self.publish_and_read(tails, 1, limit)
 
-    @rule(queue_id=lane_ids, tails=st.lists(st.binary(max_size=12), min_size=1, max_size=14))
-    def publish(self, queue_id: str, tails: list[bytes]) -> None:
-        messages = [next(self._messages).to_bytes(4, "big") + tail for tail in tails]
-        outcomes = self._run(self._peer.publish(queue_id, messages))
-        model = self._queues[queue_id]
-        if not model.exists:
-            assert outcomes.refused(UnknownQueue) == messages
-            return
-        taken = model.publish(messages)
-        assert outcomes.accepted() == messages[:taken]
-        assert outcomes.refused(Busy) == messages[taken:]
+    @rule(tails=mixed_tails, number=numbers, limit=limits)
+    def publish_and_read(self, tails: list[tuple[str, bytes]], number: int, limit: int) -> None:
+        self.publish(tails)
+        self.read(number, limit)
 
-    @rule(number=numbers, limit=st.integers(min_value=1, max_value=25))
+    @rule(tails=mixed_tails)
+    def publish(self, tails: list[tuple[str, bytes]]) -> None:
+        """To several lanes in one turn, each message beginning with a number that no other has."""
+        sent = [(queue_id, next(self._messages).to_bytes(4, "big") + tail) for queue_id, tail in tails]
+        outcomes = self._run(self._publish(sent))
+        for queue_id, model in self._queues.items():
+            messages = [message for to, message in sent if to == queue_id]
+            expected: list[type[Exception] | None] = [UnknownQueue] * len(messages)
+            if model.exists:
+                taken = model.publish(messages)
+                expected = [*[None] * taken, *[Busy] * (len(messages) - taken)]
+            assert [outcomes.kinds(message) for message in messages] == [[kind] for kind in expected]
+
+    @rule(number=numbers, limit=limits)
     def read(self, number: int, limit: int) -> None:
         consumer = self._consumers[number]
         entries = self._run(consumer.subscription.read(limit))
@@ -121,6 +144,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert all(entry.deliveries == 1 for entry in entries)
         consumer.entries += entries
 
+    @precondition(any_held)
     @rule(number=numbers, chosen=st.sets(picks, min_size=1, max_size=6))
     def acknowledge(self, number: int, chosen: set[int]) -> None:
         entries = [entry for entry in map(self._pick(number), chosen) if entry]
@@ -128,10 +152,12 @@ class QueueMachine(RuleBasedStateMachine):
         for entry in entries:
             self._queues[entry.queue_id].acknowledge(entry.message)
 
+    @precondition(any_held)
     @rule(number=numbers)
     def die(self, number: int) -> None:
         self._consumers[number] = self._consumer(self._consumers[number].queue_ids)
 
+    @precondition(any_held)
     @rule(number=numbers, queue_id=lane_ids)
     def let_leases_run_out(self, number: int, queue_id: str) -> None:
         """Of some entries of a lane, whoever holds them, so that also a dead consumer's are among them."""
@@ -141,6 +167,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self._run(self._peer.lapse(Entry(queue_id, ids[message], message), held.consumer))
                 held.lapsed = True
 
+    @precondition(any_held)
     @rule(number=numbers, lease_s=st.sampled_from([0.0, LONG_S]))
     def claim(self, number: int, lease_s: float) -> None:
         consumer = self._consumers[number]
@@ -155,6 +182,7 @@ class QueueMachine(RuleBasedStateMachine):
                 return
         assert entry is None
 
+    @precondition(any_held)
     @rule(number=numbers)
     def renew(self, number: int) -> None:
         consumer = self._consumers[number]
@@ -166,6 +194,7 @@ class QueueMachine(RuleBasedStateMachine):
         for entry in consumer.entries:
             self._queues[entry.queue_id].renew(entry.message, consumer.name)
 
+    @precondition(any_held)
     @rule(number=numbers, pick=picks)
     def dead_letter(self, number: int, pick: int) -> None:
         entry = self._pick(number)(pick)
@@ -174,6 +203,7 @@ class QueueMachine(RuleBasedStateMachine):
             model = self._queues[entry.queue_id]
             assert moved is model.dead_letter(entry.message, "CRASHED", entry.deliveries)
 
+    @precondition(any_unread)
     @rule(queue_id=lane_ids, queue_type=st.sampled_from([QueueType.JOB, QueueType.REQUEST]))
     def expire(self, queue_id: str, queue_type: QueueType) -> None:
         model = self._queues[queue_id]
@@ -191,13 +221,14 @@ class QueueMachine(RuleBasedStateMachine):
         assert made is not model.exists
         model.create(max_size)
 
+    @precondition(much_held)
     @rule(queue_id=lane_ids)
     def delete(self, queue_id: str) -> None:
         deleted = self._run(self._peer.server.delete(queue_id))
         assert deleted == self._queues[queue_id].lose()
         self._wait_for_other_ids()
 
-    @precondition(lambda self: any(model.exists for model in self._queues.values()))
+    @precondition(much_held)
     @rule()
     def lose_everything(self) -> None:
         self._run(self._flush())
@@ -206,6 +237,7 @@ class QueueMachine(RuleBasedStateMachine):
             model.letters.clear()
         self._wait_for_other_ids()
 
+    @precondition(any_held)
     @rule(number=numbers)
     def leave(self, number: int) -> None:
         self._run(self._consumers[number].subscription.leave())
@@ -251,6 +283,13 @@ class QueueMachine(RuleBasedStateMachine):
         await self._peer.redis.config_set("hz", 10)
         await self._peer.close()
 
+    async def _publish(self, sent: list[tuple[str, bytes]]) -> Outcomes:
+        outcomes = Outcomes()
+        for queue_id, message in sent:
+            self._peer.outbox.publish(queue_id, message, outcomes.of(message))
+        await self._peer.outbox.flushed()
+        return outcomes
+
     async def _flush(self) -> None:
         await self._peer.redis.flushall()
 
@@ -279,6 +318,7 @@ class QueueMachine(RuleBasedStateMachine):
         return {queue_id: Found(*itertools.islice(answers, 4)) for queue_id in LANE_IDS}
 
 
+@pytest.mark.timeout(300)  # Where it fails, the failure is made smaller, which takes its time.
 def test_queues_behave_as_their_model_does(redis_url: str) -> None:
     class Machine(QueueMachine):
         url = redis_url

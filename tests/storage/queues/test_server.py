@@ -42,7 +42,9 @@ async def test_create_again_gives_new_settings_and_keeps_the_entries(peer: Peer)
     await reader.create()
     await peer.publish("jobs", [b"read", b"unread"])
     await reader.read(1)
+    await peer.redis.hset(keys.queue_meta("jobs"), "setting", "of an older release")
     assert await peer.server.create(queue(max_size=3)) is False
+    assert not await peer.redis.hexists(keys.queue_meta("jobs"), "setting")
     assert [entry.message for entry in await reader.read(10)] == [b"unread"]
     (now,) = await peer.server.statistics(["jobs"])
     assert (now.length, now.pending, now.max_size) == (2, 2, 3)
