@@ -1,0 +1,1 @@
+"""The whole system as it runs: real processes, stores and sockets."""

@@ -1,0 +1,62 @@
+"""Clusters for the system tests.
+
+- `cluster`: an empty one of a test's own, on the shared Valkey and SQLite, for what it starts itself.
+- `house`: one node, one login worker and a status manager that a module's tests share. Tests in it use
+  names of their own, and leave it as it was.
+
+When a test fails, the logs of its processes are part of the report. A process that logs a traceback while
+it goes on fails the test, whatever else happened.
+"""
+
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_redis
+from tests.system.cluster import Cluster, Settings
+
+LOG_END_CHARACTERS = 6_000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of a failed test's processes."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Cluster):
+                for name, log in value.logs():
+                    report.sections.append((f"log of {name}", log[-LOG_END_CHARACTERS:]))
+    return report
+
+
+def run_cluster(cluster: Cluster) -> Iterator[Cluster]:
+    try:
+        yield cluster
+    finally:
+        cluster.kill()
+    for name, log in cluster.logs():
+        for line in log.splitlines():
+            assert "Traceback" not in line or '"event": "ends in error"' in line, f"{name}: {line}"
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, valkey_url: str, sqlite_url: str) -> Iterator[Cluster]:
+    yield from run_cluster(Cluster(tmp_path / "cluster", valkey_url, sqlite_url))
+
+
+def run_house(folder: Path, settings: Settings) -> Iterator[Cluster]:
+    """A cluster that may outlive tests which empty the shared stores: on a Valkey of its own."""
+    for redis in run_redis("valkey", folder / "redis"):
+        database_url = f"sqlite+aiosqlite:///{folder / 'lobbyd.sqlite3'}"
+        yield from run_cluster(Cluster(folder / "cluster", redis.url, database_url, settings))
+
+
+@pytest.fixture(scope="module")
+def house(servers_folder: Path) -> Iterator[Cluster]:
+    for cluster in run_house(servers_folder / uuid.uuid4().hex, {}):
+        yield cluster.start()
