@@ -5,7 +5,6 @@ A worker package makes one `Handlers` and registers with it the handler of each 
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -29,16 +28,14 @@ R = TypeVar("R")
 Also = tuple[tuple[Address, Delivery], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[D]):
+class Call(msgspec.Struct, Generic[D], frozen=True):
     """A request to be handled: its data, and the envelope that it came in."""
 
     data: D
     envelope: Envelope
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A reply, what the node must change about the connection that asked, and what others must hear.
 
     All of it is sent before the request is acknowledged; what cannot be sent is sent again when the

@@ -1,13 +1,12 @@
 """An entry of a queue, and what can be refused about one."""
 
-from dataclasses import dataclass
+import msgspec
 
 GROUP = "lobbyd"
 """The consumer group of every queue that has one kind of reader."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A message as it was read. `deliveries` counts how often it was handed out, this time included."""
 
     queue_id: str
