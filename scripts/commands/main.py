@@ -1,0 +1,106 @@
+"""What an operator types: the commands of `lobbyctl` and their options.
+
+Each command imports what it needs when it runs, so that `lobbyctl --help` answers at once.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scripts.commands import DEFAULT_DATA_DIR
+
+DEFAULT_PLAYERS = 200
+MOST_PLAYERS = 10_000
+MOST_NODES = 99
+
+app = typer.Typer(
+    name="lobbyctl",
+    help="Run lobbyd on this machine, and look at a lobbyd that runs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+DataDir = Annotated[
+    Path, typer.Option(metavar="D", help="Folder of the stores, the logs and endpoints.json.")
+]
+
+
+@app.callback()
+def lobbyctl() -> None:
+    """Run lobbyd on this machine, and look at a lobbyd that runs."""
+
+
+@app.command()
+def up(  # noqa: PLR0913, PLR0917 - an option is an argument
+    demo: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST_PLAYERS, help="Players of the demo crowd.")
+    ] = DEFAULT_PLAYERS,
+    no_demo: Annotated[bool, typer.Option("--no-demo", help="No demo crowd.")] = False,
+    host: Annotated[str | None, typer.Option(metavar="H", help="Address that the nodes listen on.")] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="P", min=0, max=65_535, help="Port of SOCK001; SOCK002 has the next. 0: free ones."
+        ),
+    ] = None,
+    nodes: Annotated[int, typer.Option(metavar="K", min=1, max=MOST_NODES, help="Socket nodes.")] = 1,
+    workers: Annotated[
+        list[str] | None, typer.Option(metavar="KIND=N", help="Workers of a kind, such as login=3.")
+    ] = None,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings; default ./config.toml, if it is there.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting.")
+    ] = None,
+) -> None:
+    """Start everything on this machine, and keep it alive until Ctrl-C.
+
+    Starts Valkey and SQLite where no other stores are configured,
+    then the workers and the nodes, and shows a crowd coming in.
+
+    Exits with 0 after a clean stop, 1 after a failure,
+    2 for a wrong setting, 3 when lobbyd runs already.
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.plan import Options  # noqa: PLC0415
+    from scripts.commands.up import live  # noqa: PLC0415
+
+    options = Options(
+        players=0 if no_demo else demo,
+        host=host,
+        port=port,
+        nodes=nodes,
+        workers=tuple(workers or ()),
+        data_dir=data_dir,
+        config=config,
+        overrides=tuple(overrides or ()),
+    )
+    run(live, options)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Find the system by this file's redis.url.")
+    ] = None,
+) -> None:
+    """Show the processes, the queues and the admission of a running system.
+
+    Exits with 1 when nothing runs, or when its Redis cannot be reached.
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.status import show  # noqa: PLC0415
+
+    run(show, data_dir, config, as_json=as_json)
+
+
+def main() -> None:
+    """Run `lobbyctl`."""
+    sys.exit(app())

@@ -1,0 +1,140 @@
+"""The demo's crowd, drawn: as a picture for terminals of 80 columns and more, as a line for anything else."""
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from scripts.commands.crowd import Crowd, State
+
+COLOURS = {
+    State.OUTSIDE: "bright_black",
+    State.HASHING: "magenta",
+    State.WAITING: "yellow",
+    State.ADMITTED: "cyan",
+    State.IN: "green",
+    State.LOST: "red",
+}
+WIDTH = 80
+INSIDE = WIDTH - 6
+LABEL = 14
+BAR = INSIDE - LABEL - 6
+SPARKS = " ▁▂▃▄▅▆▇█"
+SPARK_SECONDS = 30
+NEXT = 5
+
+
+def picture(crowd: Crowd) -> RenderableType:
+    """The crowd as it is now."""
+    counts = crowd.counts
+    states = [state for state in State if state is not State.LOST or counts[state]]
+    rows = [_bar(state, counts[state], len(crowd.guests)) for state in states]
+    events = [Text(event, style="dim", no_wrap=True, overflow="ellipsis") for event in crowd.events]
+    parts = [
+        _everybody(crowd),
+        Text(),
+        *rows,
+        Text(),
+        _rate(crowd),
+        _waits(crowd),
+        _next(crowd),
+        Text(),
+        *events,
+    ]
+    title = f"[bold]{len(crowd.guests)} players {crowd.act.value}[/]"
+    return Panel(
+        Group(*parts),
+        title=title,
+        subtitle=f"{crowd.now_s:.0f} s",
+        title_align="left",
+        subtitle_align="right",
+        box=box.ROUNDED,
+        width=WIDTH,
+        padding=(0, 2),
+        border_style="bright_black",
+    )
+
+
+def line(crowd: Crowd) -> str:
+    """The crowd in one line of text."""
+    counts = crowd.counts
+    places = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
+    pace = f"{crowd.admitted_per_s:.1f} of {crowd.rate_per_s:.1f} admitted a second"
+    waited = f"average wait {_seconds(crowd.average_wait_s)}"
+    return f"players {crowd.act.value}, {crowd.now_s:.0f} s: {places}; {pace}; {waited}"
+
+
+def summary(crowd: Crowd) -> RenderableType:
+    """How it went."""
+    counts = crowd.counts
+    table = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("players signed in", f"{counts[State.IN]} of {len(crowd.guests)}")
+    if counts[State.LOST]:
+        table.add_row("turned away", str(counts[State.LOST]), style="red")
+    for act, took_s in crowd.took_s.items():
+        table.add_row(f"all {act.value}", f"{took_s:.1f} s")
+    table.add_row("most in the waiting room", str(crowd.most_waiting))
+    table.add_row("wait there, average", _seconds(crowd.average_wait_s))
+    table.add_row("wait there, longest", _seconds(max(crowd.waits, default=None)))
+    pace = f"{crowd.overall_admitted_per_s:.1f} of {crowd.rate_per_s:.1f}"
+    table.add_row("admitted a second", pace)
+    return table
+
+
+def _everybody(crowd: Crowd) -> Text:
+    """One bar of all players, coloured by where they are."""
+    counts, total = crowd.counts, len(crowd.guests)
+    bar, filled, seen = Text(), 0, 0
+    for state in reversed(State):
+        seen += counts[state]
+        until = round(INSIDE * seen / total)
+        bar.append("█" * (until - filled), COLOURS[state])
+        filled = until
+    return bar
+
+
+def _bar(state: State, count: int, total: int) -> Text:
+    colour = COLOURS[state]
+    cells = -(-BAR * count // total)
+    row = Text(f"{state.value:<{LABEL}}", "bold" if count else "dim")
+    row.append("━" * cells, colour)
+    row.append("─" * (BAR - cells), "bright_black dim")
+    row.append(f"{count:>6}", f"bold {colour}" if count else "dim")
+    return row
+
+
+def _rate(crowd: Crowd) -> Text:
+    row = Text(f"{'admitted':<{LABEL}}", "bold")
+    row.append(f"{crowd.admitted_per_s:.1f} a second", "bold cyan")
+    row.append(f" of {crowd.rate_per_s:.1f}  ")
+    row.append(_sparks(crowd), "cyan")
+    return row
+
+
+def _sparks(crowd: Crowd) -> str:
+    """One character for each of the last seconds, full at the rate."""
+    return "".join(
+        SPARKS[min(len(SPARKS) - 1, -(-(len(SPARKS) - 1) * count // max(1, round(crowd.rate_per_s))))]
+        for count in crowd.admitted_in_each_second(SPARK_SECONDS)
+    )
+
+
+def _waits(crowd: Crowd) -> Text:
+    row = Text(f"{'wait so far':<{LABEL}}", "bold")
+    row.append(
+        f"{_seconds(crowd.average_wait_s)} on average, {_seconds(max(crowd.waits, default=None))} at most"
+    )
+    return row
+
+
+def _next(crowd: Crowd) -> Text:
+    row = Text(f"{'next in line':<{LABEL}}", "bold", no_wrap=True, overflow="ellipsis")
+    row.append(" · ".join(crowd.next_in_line(NEXT)) or "–", "yellow")
+    return row
+
+
+def _seconds(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds:.1f} s"

@@ -1,0 +1,64 @@
+"""Starts groups of processes one after the other, and ends them in the reverse order."""
+
+import asyncio
+from collections.abc import Sequence
+
+from scripts.commands.child import Child, Observer, Program
+
+
+class Supervisor:
+    """Keeps programs alive. `lock` is a file descriptor that every one of them inherits."""
+
+    def __init__(self, observer: Observer, lock: int) -> None:
+        self._observer = observer
+        self._lock = lock
+        self._groups: list[dict[Child, asyncio.Task[None]]] = []
+
+    @property
+    def children(self) -> list[Child]:
+        """Every child, in the order in which they were started."""
+        return [child for group in self._groups for child in group]
+
+    async def start(self, *groups: Sequence[Program]) -> None:
+        """Start groups all at once; returns when all is ready. Raises Failed when something will not be."""
+        tasks: set[asyncio.Task[None]] = set()
+        for programs in groups:
+            children = [Child(program, self._observer, self._lock) for program in programs]
+            group = {child: asyncio.create_task(child.run(), name=child.process_id) for child in children}
+            self._groups.append(group)
+            tasks.update(group.values())
+        ready = asyncio.create_task(self._all_ready())
+        try:
+            await asyncio.wait({ready, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        self._raise_failures()
+
+    async def watch(self) -> None:
+        """Wait for ever; raises what ends the care for a child, which is nobody's intention."""
+        tasks = [task for group in self._groups for task in group.values()]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        self._raise_failures()
+
+    async def stop(self) -> bool:
+        """End all groups, the last one first. Answers whether every process ended well."""
+        for group in reversed(self._groups):
+            for child in group:
+                child.stop()
+            await asyncio.gather(*group.values(), return_exceptions=True)
+        return all(child.ended_well for child in self.children)
+
+    def kill(self) -> None:
+        """End all processes now."""
+        for child in self.children:
+            child.kill()
+
+    def _raise_failures(self) -> None:
+        for group in self._groups:
+            for task in group.values():
+                if task.done():
+                    task.result()
+
+    async def _all_ready(self) -> None:
+        for child in self.children:
+            await child.was_ready.wait()

@@ -1,0 +1,1 @@
+"""Tests of `lobbyctl`: what it decides, and what it does with real processes."""
