@@ -38,11 +38,13 @@ class Call(msgspec.Struct, Generic[D], frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """A reply, what the node must change about the connection that asked, and what others must hear.
 
+    `reply` is an error where a refusal has an effect that others must hear of.
+
     All of it is sent before the request is acknowledged; what cannot be sent is sent again when the
     request is, so a handler that runs twice must answer the same.
     """
 
-    reply: Message
+    reply: Message | RequestError
     change: Change | None = None
     also: Also = ()
 
@@ -138,4 +140,6 @@ class Requests(Generic[R]):
             return error_frame(envelope.id, RequestError(INTERNAL)), None, ()
         if not isinstance(answer, Answer):
             answer = Answer(answer)
+        if isinstance(answer.reply, RequestError):
+            return error_frame(envelope.id, answer.reply), answer.change, answer.also
         return reply_frame(envelope.id, declared.status, answer.reply), answer.change, answer.also

@@ -41,7 +41,10 @@ FULL_RETRY_MS = (5_000, 30_000)
 @handlers.handles(Login)
 async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     """Check who it is, then give out a ticket, or hand over the one that the user has."""
-    user, family = await (_by_token if call.data.refresh_token is not None else _by_password)(room, call)
+    try:
+        user, family = await (_by_token if call.data.refresh_token is not None else _by_password)(room, call)
+    except Reused as reused:
+        return _refuse_reused(reused)
     _refuse_disabled(user)
     names_to_be = room.identifiers.ticket(), room.identifiers.client()
     most = room.config.login.max_queue_length
@@ -84,8 +87,6 @@ async def _by_token(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
         await room.sessions.check(user_id, token)
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
-    except Reused:
-        raise RequestError(TOKEN_REUSED) from None
     user = await room.users.get(user_id)
     if user is None:
         raise RequestError(INVALID_TOKEN)
@@ -174,8 +175,8 @@ async def refresh(room: LoginRoom, call: Call[Refresh]) -> TokenPair | Answer:
         )
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
-    except Reused:
-        raise RequestError(TOKEN_REUSED) from None
+    except Reused as reused:
+        return _refuse_reused(reused)
     new = NextToken(token.family, number, "")
     return TokenPair(
         access_token=room.tokens.access(user_id, new, rights(user), issued_ms),
@@ -193,6 +194,11 @@ async def log_out(room: LoginRoom, call: Call[Logout]) -> Answer:
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
     return Answer(Nothing(), also=_sign_out(signed_out))
+
+
+def _refuse_reused(reused: Reused) -> Answer:
+    """The family is revoked: the connection that it signed in is nobody's."""
+    return Answer(RequestError(TOKEN_REUSED), also=_sign_out(reused.signed_out))
 
 
 def _sign_out(address: Address | None) -> tuple[tuple[Address, Delivery], ...]:
