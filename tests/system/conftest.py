@@ -3,6 +3,7 @@
 - `cluster`: an empty one of a test's own, on the shared Valkey and SQLite, for what it starts itself.
 - `house`: one node, one login worker and a status manager that a module's tests share. Tests in it use
   names of their own, and leave it as it was.
+- `town`: the same with two nodes and two login workers.
 
 When a test fails, the logs of its processes are part of the report. A process that logs a traceback while
 it goes on fails the test, whatever else happened.
@@ -60,3 +61,9 @@ def run_house(folder: Path, settings: Settings) -> Iterator[Cluster]:
 def house(servers_folder: Path) -> Iterator[Cluster]:
     for cluster in run_house(servers_folder / uuid.uuid4().hex, {}):
         yield cluster.start()
+
+
+@pytest.fixture(scope="module")
+def town(servers_folder: Path) -> Iterator[Cluster]:
+    for cluster in run_house(servers_folder / uuid.uuid4().hex, {}):
+        yield cluster.start(nodes=2, logins=2)
