@@ -20,6 +20,7 @@ class Screen:
     def __init__(self) -> None:
         self._console = _Console(highlight=False, markup=False, emoji=False)
         self._live: Live | None = None
+        self._is_over = False
 
     @property
     def is_terminal(self) -> bool:
@@ -33,12 +34,19 @@ class Screen:
 
     def show(self, picture: RenderableType) -> None:
         """Show the picture in place of the last one. For terminals only."""
+        if self._is_over:
+            return
         with contextlib.suppress(OSError):
             if self._live is None:
                 # It is drawn when told to: a thread that draws would be one that forks with the children.
                 self._live = Live(console=self._console, auto_refresh=False)
                 self._live.start()
             self._live.update(picture, refresh=True)
+
+    def end(self) -> None:
+        """Settle, and show no picture any more: its painter may take a while to notice the end."""
+        self._is_over = True
+        self.settle()
 
     def settle(self) -> None:
         """Leave the picture as it is: what is said from now on comes below."""

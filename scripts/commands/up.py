@@ -45,7 +45,7 @@ async def live(options: Options) -> int:
         print(error, file=sys.stderr)
         return EXIT_REFUSED
     finally:
-        screen.settle()
+        screen.end()
 
 
 class System:
@@ -207,12 +207,12 @@ class System:
         self._screen.say(f"  stop   Ctrl-C, or kill {os.getpid()}")
 
     def _tell_failure(self, failed: Failed) -> None:
-        self._screen.settle()
+        self._screen.end()
         for line in (str(failed), *(f"    {line}" for line in failed.words)):
             print(line, file=sys.stderr)
 
     async def _stop(self) -> bool:
-        self._screen.settle()
+        self._screen.end()
         self._screen.say("Stopping: nodes, workers, stores. A second signal stops at once.", "bold")
         ended_well = await self._supervisor.stop()
         self._data_dir.endpoints.unlink(missing_ok=True)
@@ -228,7 +228,7 @@ class System:
         if not self._ending.is_set():
             self._ending.set()
             return
-        self._screen.settle()
+        self._screen.end()
         self._supervisor.kill()
         os._exit(128 + number)
 
