@@ -24,6 +24,9 @@ _REDIS_AWAY = (
     OSError,
 )
 
+_NOT_NOW = ("MISCONF ", "NOREPLICAS ", "BUSY ")
+"""How Redis begins to refuse what it would take at another time: no disk, no replicas, a script that runs on."""
+
 
 @contextmanager
 def redis_away_is_store_away() -> Iterator[None]:
@@ -32,3 +35,7 @@ def redis_away_is_store_away() -> Iterator[None]:
         yield
     except _REDIS_AWAY as error:
         raise StoreAway(f"Redis cannot be reached: {error}") from error
+    except exceptions.ResponseError as error:
+        if not str(error).startswith(_NOT_NOW):
+            raise
+        raise StoreAway(f"Redis takes no work now: {error}") from error

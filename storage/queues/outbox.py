@@ -33,6 +33,10 @@ MAX_MESSAGES_PER_CALL = 500
 MAX_DELIVERIES_PER_ENTRY = 128
 """Deliveries to one node that share an entry. See docs/decisions/0003."""
 
+MAX_ENTRY_BYTES = 262_144
+"""Frames that share an entry; a longer frame has one to itself."""
+
+_Waiting = tuple[Delivery, Done | None]
 _Sent = tuple[bytes, tuple[Done | None, ...]]
 _Command = tuple[Command, Callable[[Any], None]]
 
@@ -43,7 +47,7 @@ class Outbox:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._messages: dict[str, list[_Sent]] = defaultdict(list)
-        self._deliveries: dict[str, list[tuple[Delivery, Done | None]]] = defaultdict(list)
+        self._deliveries: dict[str, list[_Waiting]] = defaultdict(list)
         self._acknowledgements: dict[str, list[bytes]] = defaultdict(list)
         self._gathered = asyncio.Event()
         self._idle = asyncio.Event()
@@ -103,8 +107,7 @@ class Outbox:
         deliveries, self._deliveries = self._deliveries, defaultdict(list)
         acknowledgements, self._acknowledgements = self._acknowledgements, defaultdict(list)
         for server_id, waiting in deliveries.items():
-            for start in range(0, len(waiting), MAX_DELIVERIES_PER_ENTRY):
-                some = waiting[start : start + MAX_DELIVERIES_PER_ENTRY]
+            for some in _bundles(waiting):
                 entry = encode([delivery for delivery, _ in some])
                 messages[keys.node_queue(server_id)].append((entry, tuple(done for _, done in some)))
         for queue_id, sent in messages.items():
@@ -137,6 +140,19 @@ class Outbox:
             ):
                 answers[index] = answer
         return answers
+
+
+def _bundles(waiting: list[_Waiting]) -> Iterator[list[_Waiting]]:
+    """Cut what waits for a node into entries, by count and by size."""
+    bundle: list[_Waiting] = []
+    size_bytes = 0
+    for item in waiting:
+        size_bytes += len(item[0].frame)
+        if bundle and (len(bundle) == MAX_DELIVERIES_PER_ENTRY or size_bytes > MAX_ENTRY_BYTES):
+            yield bundle
+            bundle, size_bytes = [], len(item[0].frame)
+        bundle.append(item)
+    yield bundle
 
 
 def _outcome() -> tuple[asyncio.Future[None], Done]:
