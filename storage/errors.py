@@ -25,7 +25,7 @@ _REDIS_AWAY = (
 )
 
 _NOT_NOW = ("MISCONF ", "NOREPLICAS ", "BUSY ")
-"""How Redis begins to refuse what it would take at another time: no disk, no replicas, a script that runs on."""
+"""How Redis begins to refuse what it would take at another time: no disk, no replicas, a script running."""
 
 
 @contextmanager
