@@ -15,7 +15,6 @@ from socketd.replies import Replies
 from socketd.server import Door
 from storage import keys
 from storage.connections import connect, connect_blocking
-from storage.errors import redis_away_is_store_away
 from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, now_ms
@@ -125,8 +124,7 @@ class Node:
         await self._outbox.flushed()
 
     async def _delete_queue(self) -> None:
-        with redis_away_is_store_away():
-            await self._queues.delete(self._queue_id)
+        await self._queues.delete(self._queue_id)
 
     async def _register_handlers(self) -> None:
         self._dispatcher.check_handlers()

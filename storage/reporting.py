@@ -12,7 +12,6 @@ from runtime import __version__
 from runtime.daemon import Refused
 from runtime.metrics import LoopLag, network_status, resources
 from storage import keys
-from storage.errors import redis_away_is_store_away
 from storage.queues.outbox import Outbox
 from storage.queues.server import QueueServer
 from storage.servers import ServerLease, now_ms, status_message, status_queue
@@ -56,8 +55,7 @@ class Reporter:
 
     async def starting(self) -> None:
         """Announce STARTING, with all that is known of the process."""
-        with redis_away_is_store_away():
-            await self._server.create(status_queue())
+        await self._server.create(status_queue())
         start_time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         await self._publish(
             "server_starting", "STARTING", start_time=start_time, error="", version=__version__
@@ -98,5 +96,4 @@ class Reporter:
             "sent_at": now_ms(),
         }
         status = msgspec.structs.replace(self._identity, **{**self._about(), **facts, **fields})
-        with redis_away_is_store_away():
-            await self._server.append(keys.STATUS_QUEUE, status_message(status))
+        await self._server.append(keys.STATUS_QUEUE, status_message(status))

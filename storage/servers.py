@@ -50,7 +50,8 @@ def _is_dead(holder: Holder) -> bool:
     if holder.host != socket.gethostname():
         return False
     try:
-        return psutil.Process(holder.pid).create_time() != holder.started_s
+        process = psutil.Process(holder.pid)
+        return process.create_time() != holder.started_s or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -10,6 +11,7 @@ from protocol.envelope import QueueCreate
 from protocol.queues import QueueType
 from storage import keys
 from storage.commands import Argument
+from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.queues.entry import GROUP, Entry, refusal
 
@@ -33,10 +35,7 @@ class QueueStatistics:
 
 
 class QueueServer:
-    """The queue server as processes and operators see it.
-
-    Raises the Redis client's errors when Redis is away.
-    """
+    """The queue server as processes and operators see it. Raises StoreAway."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -53,8 +52,7 @@ class QueueServer:
             "createdAt": int(time.time() * 1000),
         }
         queue_id = definition.queue_id
-        made = await LIBRARY.call(
-            self._redis,
+        made = await self._call(
             "queue_create",
             [queue_id, keys.queue_meta(queue_id), keys.QUEUE_IDS],
             [queue_id, GROUP, *(part for field in meta.items() for part in field)],
@@ -64,12 +62,12 @@ class QueueServer:
     async def delete(self, queue_id: str) -> int:
         """Remove a queue whose reader will not come back. Answers how many entries went with it."""
         names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id), keys.QUEUE_IDS]
-        return int(await LIBRARY.call(self._redis, "queue_delete", names, [queue_id]))
+        return int(await self._call("queue_delete", names, [queue_id]))
 
     async def append(self, queue_id: str, message: bytes) -> None:
         """Append one message and wait for it. Raises Busy or UnknownQueue. For the rare one: see `Outbox`."""
         names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id)]
-        taken = await LIBRARY.call(self._redis, "queue_publish", names, [message])
+        taken = await self._call("queue_publish", names, [message])
         if taken != 1:
             raise refusal(queue_id, taken)
 
@@ -77,22 +75,23 @@ class QueueServer:
         """Remove entries that nobody read within the queue's expireTime. Answers how many."""
         names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id), keys.dead_letters(queue_id)]
         args: list[Argument] = [queue_id, GROUP, int(queue_type.keeps_expired), SWEEP_BATCH]
-        return int(await LIBRARY.call(self._redis, "queue_expire", names, args))
+        return int(await self._call("queue_expire", names, args))
 
     async def dead_letter(self, entry: Entry, cause: str) -> bool:
         """Give up on an entry: it moves to the queue's dead letters with its cause. False if it was gone."""
         names = [entry.queue_id, keys.queue_stats(entry.queue_id), keys.dead_letters(entry.queue_id)]
         args: list[Argument] = [entry.queue_id, GROUP, entry.id, cause, entry.deliveries]
-        return await LIBRARY.call(self._redis, "queue_dead_letter", names, args) is not None
+        return await self._call("queue_dead_letter", names, args) is not None
 
     async def forget_dead_consumers(self, queue_id: str) -> int:
         """Drop the names of consumers that have not claimed for long and hold nothing. Answers how many."""
         args: list[Argument] = [GROUP, int(FORGET_AFTER_S * 1000)]
-        return int(await LIBRARY.call(self._redis, "queue_forget", [queue_id], args))
+        return int(await self._call("queue_forget", [queue_id], args))
 
     async def ids(self) -> list[str]:
         """The queues that exist, by name."""
-        names: set[bytes] = await self._redis.smembers(keys.QUEUE_IDS)  # type: ignore[assignment]
+        with redis_away_is_store_away():
+            names: set[bytes] = await self._redis.smembers(keys.QUEUE_IDS)  # type: ignore[assignment]
         return sorted(name.decode() for name in names)
 
     async def statistics(self, queue_ids: Sequence[str]) -> list[QueueStatistics]:
@@ -104,7 +103,8 @@ class QueueServer:
             pipeline.xlen(queue_id)
             pipeline.xinfo_groups(queue_id)
             pipeline.xrange(queue_id, count=1)
-        answers = await pipeline.execute(raise_on_error=False)
+        with redis_away_is_store_away():
+            answers = await pipeline.execute(raise_on_error=False)
         found = []
         for index, queue_id in enumerate(queue_ids):
             meta, length, groups, oldest = answers[4 * index : 4 * index + 4]
@@ -122,6 +122,10 @@ class QueueServer:
                 )
             )
         return found
+
+    async def _call(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
+        with redis_away_is_store_away():
+            return await LIBRARY.call(self._redis, function, names, args)
 
 
 def _age_s(entry_id: bytes, now_s: float) -> float:
