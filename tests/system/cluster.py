@@ -4,6 +4,7 @@ A process gets its settings through LOBBYD_ variables and writes its log into a 
 folder. Everything here blocks its caller for as long as it takes.
 """
 
+import asyncio
 import itertools
 import os
 import signal
@@ -53,6 +54,11 @@ def until(condition: Callable[[], bool], what: str, deadline_s: float = START_DE
         if time.monotonic() > end_s:
             raise ClusterError(f"Not within {deadline_s:g} s: {what}")
         time.sleep(POLL_S)
+
+
+async def eventually(condition: Callable[[], bool], what: str) -> None:
+    """`until` for a test whose own connections must live on meanwhile."""
+    await asyncio.to_thread(until, condition, what)
 
 
 class Process:

@@ -9,6 +9,7 @@ import pytest
 from client import Connection, ConnectionLost, Endpoint, RequestFailed
 from protocol.messages import Message
 from protocol.messages.auth import Finalize, Finalized, LoggedIn, Login, Register, Resume, Resumed
+from protocol.messages.connection import Ping
 from protocol.messages.waiting import Place, QueueReady, Stream, TicketStatus
 
 HEARING_S = 20.0
@@ -44,12 +45,13 @@ class Pass:
 
 
 class Guest:
-    """One connection to a node."""
+    """One connection to a node. `left` is whether it was dropped by its own side."""
 
     connection: Connection
 
     def __init__(self) -> None:
         self.heard: list[Message] = []
+        self.left = False
         self._more = asyncio.Event()
 
     @classmethod
@@ -89,12 +91,11 @@ class Guest:
 
     async def is_served(self) -> None:
         """See that the node has dealt with all that was sent before on this connection."""
-        from protocol.messages.connection import Ping  # noqa: PLC0415
-
         await self.ask(Ping())
 
     def leave(self) -> None:
         """Drop the connection."""
+        self.left = True
         self.connection.abort()
 
     # A player's steps.

@@ -1,0 +1,208 @@
+"""The waiting room in motion: places told, turns come, deadlines pass, the abandoned are cleared away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from protocol.messages.connection import Keepalive
+from protocol.messages.waiting import Cancel, QueueExpired, QueueReady, QueueUpdate, TicketStatus
+from storage import keys
+from storage.tickets import Tickets
+from tests.system.cluster import Cluster, eventually
+from tests.system.guest import HEARING_S, Guest, Pass
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+async def come(cluster: Cluster) -> AsyncIterator["Crowd"]:
+    """Players of the test's own cluster, once it is started."""
+    crowd = Crowd(cluster)
+    yield crowd
+    for guest in crowd.guests:
+        guest.leave()
+
+
+class Crowd:
+    """Makes players, each with an account, a ticket and, if wanted, a stream."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.guests: list[Guest] = []
+
+    async def __call__(self, name: str, *, streams: bool = True) -> tuple[Guest, Pass]:
+        guest = await Guest.at(self._cluster.nodes[0].endpoint)
+        self.guests.append(guest)
+        await guest.register(name)
+        ticket = await guest.log_in(name)
+        if streams:
+            await guest.stream(ticket)
+        return guest, ticket
+
+
+def has_expired(cluster: Cluster, ticket: Pass) -> bool:
+    """Whether the ticket is EXPIRED; for as long as a place is kept there is its hash to look at."""
+    return cluster.redis.hget(keys.ticket(ticket.tid), "status") in ("EXPIRED", None)
+
+
+async def ledger(cluster: Cluster) -> dict[str, float]:
+    """The ledger, which must hold."""
+    redis = Redis.from_url(str(cluster.settings["redis.url"]))
+    found = await Tickets(redis, 900).ledger()
+    await redis.aclose()
+    parts = ("waiting", "ready", "consumed", "cancelled", "expired")
+    assert found["issued"] == sum(found[part] for part in parts), found
+    return found
+
+
+async def test_places_are_told_until_the_turn_comes(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings["login.admit_rate"] = 60
+    cluster.start(logins=2)
+    players = [await come(f"player-{number}") for number in range(8)]
+    begin_s = asyncio.get_running_loop().time()
+
+    readies = await asyncio.gather(*(guest.hear(QueueReady) for guest, _ in players))
+
+    waited_s = asyncio.get_running_loop().time() - begin_s
+    assert [ready.tid for ready in readies] == [ticket.tid for _, ticket in players]
+    assert {ready.finalize_deadline_sec for ready in readies} <= {59, 60}
+    for number, (guest, _) in enumerate(players):
+        updates = guest.all(QueueUpdate)
+        positions = [update.position for update in updates]
+        assert positions == sorted(set(positions), reverse=True)
+        assert all(update.estimated_wait_sec == update.position for update in updates)
+        assert all(1 <= update.position <= update.total_waiting <= 8 for update in updates)
+        assert len(updates) <= waited_s / 1.9 + 1, "more than one update in 2 s"
+        if number >= 6:
+            assert len(updates) >= 2, "too few updates for somebody who waited for 6 s"
+    await asyncio.sleep(1.5)  # a second QUEUE_READY would come by now
+    for guest, ticket in players:
+        assert len(guest.all(QueueReady)) == 1
+        assert (await guest.finalize(ticket)).access_token
+    ready_at = [int(cluster.redis.hget(keys.ticket(ticket.tid), "readyAt") or 0) for _, ticket in players]
+    assert ready_at == sorted(ready_at)
+    assert (await ledger(cluster))["consumed"] == 8
+
+
+async def test_a_place_that_does_not_change_is_told_again(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings["login.admit_rate"] = 1
+    cluster.start()
+    await come("first")
+    guest, _ = await come("second")
+
+    async with asyncio.timeout(15 + HEARING_S):
+        while len(guest.all(QueueUpdate)) < 1:
+            await asyncio.sleep(0.1)
+
+    assert guest.heard == [QueueUpdate(position=1, estimated_wait_sec=60, total_waiting=1)]
+
+
+async def test_a_deadline_that_passes_lets_the_next_one_in(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings |= {"login.admit_rate": 1, "login.finalize_deadline_s": 1.5}
+    cluster.start(logins=2)
+    late, late_ticket = await come("late")
+    assert (await late.hear(QueueReady)).finalize_deadline_sec == 1
+    first, first_ticket = await come("first")
+    second, second_ticket = await come("second")
+
+    assert await late.hear(QueueExpired) == QueueExpired(tid=late_ticket.tid, reason="FINALIZE_DEADLINE")
+
+    await first.hear(QueueReady)
+    await first.finalize(first_ticket)
+    await late.refused(late_ticket.finalize, "TICKET_NOT_FOUND")
+    await late.refused(late_ticket.stream, "TICKET_NOT_FOUND")
+    assert has_expired(cluster, late_ticket)
+    assert (await second.stream(second_ticket)).status is TicketStatus.PENDING
+    assert (await late.log_in("late")).tid != late_ticket.tid
+    found = await ledger(cluster)
+    assert (found["expired"], found["consumed"], found["waiting"]) == (1, 1, 2)
+
+
+async def test_cancelling_a_ready_ticket_lets_the_next_one_in(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings["login.admit_rate"] = 1
+    cluster.start()
+    first, ticket = await come("first")
+    await first.hear(QueueReady)
+    second, _ = await come("second")
+    third, third_ticket = await come("third")
+
+    await first.ask(Cancel(tid=ticket.tid, client_id=ticket.client_id))
+
+    await second.hear(QueueReady)
+    assert (await third.stream(third_ticket)).position == 1
+    found = await ledger(cluster)
+    assert (found["cancelled"], found["ready"], found["waiting"]) == (1, 1, 1)
+
+
+async def test_cancelling_a_waiting_ticket_moves_the_others_up(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings["login.admit_rate"] = 1
+    cluster.start()
+    await come("first")
+    second, ticket = await come("second")
+    third, third_ticket = await come("third")
+
+    await second.ask(Cancel(tid=ticket.tid, client_id=ticket.client_id))
+
+    update = await third.hear(QueueUpdate)
+    assert (update.position, update.total_waiting) == (1, 1)
+    assert (await third.stream(third_ticket)).position == 1
+
+
+async def test_who_is_gone_loses_the_place_and_who_is_there_does_not(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings |= {"login.admit_rate": 1, "login.ticket_ttl_s": 3, "socketd.keepalive_s": 2}
+    cluster.start()
+    await come("first")
+    there, there_ticket = await come("there")
+    gone, gone_ticket = await come("gone")
+    _, silent_ticket = await come("silent", streams=False)
+    gone.leave()
+
+    await eventually(lambda: has_expired(cluster, gone_ticket), "who is gone loses the ticket")
+    await eventually(lambda: has_expired(cluster, silent_ticket), "who never streamed loses the ticket")
+
+    assert not has_expired(cluster, there_ticket)
+    await there.hear(Keepalive)
+    assert (await there.stream(there_ticket)).position == 1
+    assert there.all(QueueExpired) == []
+    again = await there.log_in("gone")
+    assert again.tid != gone_ticket.tid
+    assert (await ledger(cluster))["expired"] == 2
+
+
+async def test_who_comes_back_in_time_has_the_same_place(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings["login.admit_rate"] = 1
+    cluster.start(nodes=2)
+    await come("first")
+    gone, ticket = await come("gone")
+    await come("behind")
+    gone.leave()
+
+    back = await Guest.at(cluster["SOCK002"].endpoint)
+    place = await back.stream(ticket)
+
+    assert (place.status, place.position, place.total_waiting) == (TicketStatus.PENDING, 1, 2)
+    back.leave()
+
+
+async def test_a_node_that_was_frozen_for_too_long_brings_bad_news(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings |= {"login.admit_rate": 1, "login.ticket_ttl_s": 2}
+    node = cluster.start()["SOCK001"]
+    await come("first")
+    guest, ticket = await come("second")
+    node.freeze()
+    await eventually(lambda: has_expired(cluster, ticket), "a ticket that nobody vouches for expires")
+
+    node.thaw()
+
+    assert await guest.hear(QueueExpired) == QueueExpired(tid=ticket.tid, reason="ABANDONED")
+
+
+async def test_the_rate_holds_for_several_pods(cluster: Cluster) -> None:
+    cluster.settings |= {"login.admit_rate": 7, "login.pod_count": 3}
+    cluster.start(nodes=0, logins=2)
+
+    config = cluster.redis.hgetall(keys.PORTAL_CONFIG)
+
+    assert config == {"admitRate": "7", "podCount": "3", "totalRate": "21"}
