@@ -5,11 +5,11 @@ import asyncio
 import os
 import platform
 import resource
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
-from statistics import median
 from typing import NoReturn
 
 import msgspec
@@ -17,6 +17,8 @@ import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
+
+EXIT_CANNOT = 2
 
 SPARE_FILES = 256
 """Files that a process opens besides its connections, with room to spare."""
@@ -63,11 +65,6 @@ def quantile(values: Iterable[float], share: float) -> float:
     """The smallest of `values` (at least one) that `share` of them do not exceed."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-def ratio_of_medians(ours: Iterable[float], limits: Iterable[float]) -> float:
-    """How ours compares to the limit, both measured by turns in one run."""
-    return median(ours) / median(limits)
 
 
 def machine() -> dict[str, str | float]:
@@ -122,7 +119,9 @@ def main(measure: Callable[[], Awaitable[Result]], *, as_json: bool, time_limit_
             result = runner.run(_within(measure, time_limit_s))
     except CannotMeasure as error:
         print(error, file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_CANNOT)
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
     if as_json:
         print(msgspec.json.encode(result).decode())
     else:
@@ -133,11 +132,19 @@ def main(measure: Callable[[], Awaitable[Result]], *, as_json: bool, time_limit_
 async def _within(measure: Callable[[], Awaitable[Result]], time_limit_s: float) -> Result:
     try:
         async with asyncio.timeout(time_limit_s) as limit:
-            return await measure()
+            return await _until_ended(measure())
     except TimeoutError as error:
         if not limit.expired():
             raise
         raise CannotMeasure(f"No result within {time_limit_s:g} s; is the machine busy?") from error
+
+
+async def _until_ended(measuring: Awaitable[Result]) -> Result:
+    """Measure, and stop what was started also when somebody ends this process with SIGTERM."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await measuring
 
 
 def _show(result: Result) -> None:

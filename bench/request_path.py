@@ -9,14 +9,14 @@ in flight for each connection or caller, and take turns.
 import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from statistics import median
 
 import psutil
 
 from bench import bare_loop, harness
-from bench.callers import Caller, Meter
+from bench.callers import SETTLE_S, Caller, Meter
 from bench.harness import CannotMeasure, Result, at_least, at_most, quantile, rounded
 from bench.system import HOST, System, running_system, temporary_processes
 from protocol.messages.waiting import Cancel
@@ -26,15 +26,20 @@ MESSAGE = Cancel(tid=f"tid_{'A' * 22}.{'B' * 22}", client_id=f"client_{'C' * 22}
 NOT_FOUND = 404
 TIME_LIMIT_S = 240.0
 CORES_FOR_GOAL = 4
-Measure = Callable[[int, float], Awaitable[tuple[float, list[float]]]]
+WARM_UP_S = 0.5
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One round: answers a second, and the median time of an answer in ms."""
+    """One round: answers a second, the median time of one in ms, and what one cost each process in µs."""
 
     per_second: float
     p50_ms: float
+    cpu_us: dict[str, float]
+
+
+Rounds = dict[int, list[Measured]]
+"""By number of connections."""
 
 
 class Load:
@@ -57,26 +62,22 @@ class Load:
         return measured
 
 
-class CpuShares:
-    """How busy processes were, in cores."""
+class Cpu:
+    """What processes use of the processors: steadier than a rate where others use them too."""
 
     def __init__(self, system: System) -> None:
-        pids = {"socketd": system.pids["SOCK001"], "login_worker": system.pids["login-1"]}
+        pids = system.pids
         self._processes = {
-            name: psutil.Process(pid)
-            for name, pid in {**pids, "valkey": system.pids["valkey"], "generator": None}.items()
+            "socketd": psutil.Process(pids["SOCK001"]),
+            "login_worker": psutil.Process(pids["login-1"]),
+            "valkey": psutil.Process(pids["valkey"]),
+            "generator": psutil.Process(),
         }
-        self.of: dict[str, list[float]] = defaultdict(list)
 
-    def begin(self) -> None:
-        """Start to count."""
-        for process in self._processes.values():
-            process.cpu_percent()
-
-    def end(self) -> None:
-        """Note what was used since `begin`."""
-        for name, process in self._processes.items():
-            self.of[name].append(process.cpu_percent() / 100)
+    def used_s(self) -> dict[str, float]:
+        """Seconds of a core since each began."""
+        times = {name: process.cpu_times() for name, process in self._processes.items()}
+        return {name: each.user + each.system for name, each in times.items()}
 
 
 @contextlib.asynccontextmanager
@@ -95,45 +96,41 @@ async def measure(rounds: int, seconds: float) -> Result:
     """Run the benchmark: `rounds` of `seconds` for each number of connections and each side."""
     machine = harness.machine()
     harness.allow_files(2 * max(CONNECTIONS) + harness.SPARE_FILES)
-    ours: dict[int, list[Measured]] = defaultdict(list)
-    limit: dict[int, list[Measured]] = defaultdict(list)
+    ours: Rounds = defaultdict(list)
+    limit: Rounds = defaultdict(list)
     async with running_system({}) as system, _bare(system.redis_url) as front:
-        load, shares = Load(system.ports[0]), CpuShares(system)
+        load, cpu = Load(system.ports[0]), Cpu(system)
         for connections in CONNECTIONS:
-            await load.measure(connections, 0.5)
-            await front.measure(connections, 0.5)
+            await load.measure(connections, WARM_UP_S)
+            await front.measure(connections, WARM_UP_S)
             for _ in range(rounds):
-                shares.begin()
-                ours[connections].append(_measured(*await load.measure(connections, seconds)))
-                shares.end()
-                limit[connections].append(_measured(*await front.measure(connections, seconds)))
+                before = cpu.used_s()
+                per_second, took_s = await load.measure(connections, seconds)
+                asked = per_second * (seconds + SETTLE_S)
+                cost = {name: (used - before[name]) / asked * 1e6 for name, used in cpu.used_s().items()}
+                ours[connections].append(Measured(per_second, quantile(took_s, 0.5) * 1000, cost))
+                per_second, took_s = await front.measure(connections, seconds)
+                limit[connections].append(Measured(per_second, quantile(took_s, 0.5) * 1000, {}))
     figures = _figures(ours, limit)
-    most = max(CONNECTIONS)
-    figures |= {f"{name}_at_{most}_cores": rounded(median(of[-rounds:])) for name, of in shares.of.items()}
     return Result("request_path", figures, _goals(figures), machine)
 
 
-def _measured(per_second: float, took_s: list[float]) -> Measured:
-    return Measured(per_second, quantile(took_s, 0.5) * 1000)
-
-
-def _figures(ours: dict[int, list[Measured]], limit: dict[int, list[Measured]]) -> dict[str, float]:
+def _figures(ours: Rounds, limit: Rounds) -> dict[str, float]:
     figures: dict[str, float] = {}
-    for connections in CONNECTIONS:
-        rates = {"ours": [each.per_second for each in ours[connections]]}
-        rates["limit"] = [each.per_second for each in limit[connections]]
-        times = {"ours": [each.p50_ms for each in ours[connections]]}
-        times["limit"] = [each.p50_ms for each in limit[connections]]
-        for side in ("ours", "limit"):
-            figures[f"{side}_{connections}_requests_per_s"] = rounded(median(rates[side]))
-            figures[f"{side}_{connections}_p50_ms"] = rounded(median(times[side]))
-        figures[f"{connections}_requests_ratio"] = rounded(harness.ratio_of_medians(**_sides(rates)))
-        figures[f"{connections}_p50_ratio"] = rounded(harness.ratio_of_medians(**_sides(times)))
+    for count in CONNECTIONS:
+        for side, rounds in (("ours", ours[count]), ("limit", limit[count])):
+            figures[f"{side}_{count}_requests_per_s"] = rounded(median(each.per_second for each in rounds))
+            figures[f"{side}_{count}_p50_ms"] = rounded(median(each.p50_ms for each in rounds))
+        figures[f"{count}_requests_ratio"] = rounded(
+            figures[f"ours_{count}_requests_per_s"] / figures[f"limit_{count}_requests_per_s"]
+        )
+        figures[f"{count}_p50_ratio"] = rounded(
+            figures[f"ours_{count}_p50_ms"] / figures[f"limit_{count}_p50_ms"]
+        )
+        for name in ours[count][0].cpu_us:
+            cost = median(each.cpu_us[name] for each in ours[count])
+            figures[f"{name}_{count}_cpu_each_us"] = rounded(cost)
     return figures
-
-
-def _sides(of: dict[str, list[float]]) -> dict[str, list[float]]:
-    return {"ours": of["ours"], "limits": of["limit"]}
 
 
 def _goals(figures: dict[str, float]) -> list[harness.Goal]:
@@ -152,7 +149,7 @@ def _goals(figures: dict[str, float]) -> list[harness.Goal]:
 
 if __name__ == "__main__":
     parser = harness.arguments("request_path", "The cheapest request through a worker, beside a bare loop.")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of each side (default: 5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (default: 2)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each side (default: 9)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a round (default: 1)")
     given = parser.parse_args()
     harness.main(lambda: measure(given.rounds, given.seconds), as_json=given.json, time_limit_s=TIME_LIMIT_S)
