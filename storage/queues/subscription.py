@@ -43,6 +43,7 @@ class Subscription:
         self._turns = itertools.cycle(_turns(self._weights))
         self._consumer = consumer
         self._block_ms = int(block_s * 1000)
+        self._backlog = len(self._ids) > 1
         self.last_answer_s = 0.0
 
     @property
@@ -93,18 +94,22 @@ class Subscription:
 
     async def _read(self, limit: int) -> list[Entry]:
         try:
-            if len(self._ids) > 1:
-                args = [*self._who, *self._shares(limit)]
-                answer = await LIBRARY.call(self._redis, "queue_read", self._ids, args)
-                if answer:
-                    return [entry for index, rows in answer for entry in _entries(self._ids[index - 1], rows)]
-            answer = await self._wait(limit)
+            entries = await self._share(limit) if self._backlog else []
+            entries = entries or await self._wait(limit)
         except ResponseError as error:
             if not _is_lost(error):
                 raise
             await self._create()
             return []
-        return [entry for queue_id, rows in answer or () for entry in _entries(queue_id.decode(), rows)]
+        # Weights matter only while there is more than is taken; without, one command does instead of two.
+        self._backlog = len(self._ids) > 1 and len(entries) >= limit
+        return entries
+
+    async def _share(self, limit: int) -> list[Entry]:
+        """What is there, shared between the queues by weight."""
+        args = [*self._who, *self._shares(limit)]
+        answer = await LIBRARY.call(self._redis, "queue_read", self._ids, args)
+        return [entry for index, rows in answer for entry in _entries(self._ids[index - 1], rows)]
 
     def _shares(self, limit: int) -> list[int]:
         """How much of `limit` each queue gets. What is left goes round, or a small limit starves some."""
@@ -114,11 +119,13 @@ class Subscription:
             shares[index] += 1
         return shares
 
-    async def _wait(self, limit: int) -> Any:
-        return await self._blocking.execute_command(
+    async def _wait(self, limit: int) -> list[Entry]:
+        """What is there, up to `limit` of each queue, or what comes within the block time."""
+        answer = await self._blocking.execute_command(
             "XREADGROUP", "GROUP", *self._who, "COUNT", limit, "BLOCK", self._block_ms,
             "STREAMS", *self._ids, *[">"] * len(self._ids),
         )  # fmt: skip
+        return [entry for queue_id, rows in answer or () for entry in _entries(queue_id.decode(), rows)]
 
     async def _claim(self, lease_s: float) -> Entry | None:
         for queue_id in self._ids:
