@@ -98,8 +98,9 @@ class Outbox:
         await self._idle.wait()
 
     def _wake(self) -> None:
-        self._gathered.set()
-        self._idle.clear()
+        if not self._gathered.is_set():
+            self._gathered.set()
+            self._idle.clear()
 
     def _take(self) -> Iterator[_Command]:
         """The commands for what has gathered, each with what takes its answer."""
