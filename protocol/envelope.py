@@ -95,7 +95,8 @@ class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A process's report to the status manager (first seed document).
 
     `event` says what happened: server_starting, server_ready, server_heartbeat, server_draining,
-    server_stopped, server_error. Fields left None stay as they were in the status hash.
+    server_stopped, server_error. A heartbeat repeats the last announcement's `status_code` and `error`.
+    Fields left None stay as they were in the status hash.
     """
 
     type: str = "server_status"

@@ -20,6 +20,8 @@ from storage.servers import ServerLease, now_ms, status_message, status_queue
 class Reporter:
     """Publishes one process's `server_status` messages, and holds its server id's lease while it lives.
 
+    A heartbeat repeats what was announced last: it brings back what a lost Redis or a DOWN has wiped out.
+
     `about` gives the facts that change, such as the port and the number of connections, by the names
     of ServerStatus.
     """
@@ -35,7 +37,7 @@ class Reporter:
     ) -> None:
         self._server = QueueServer(redis)
         self._lease = lease
-        self._identity = identity
+        self._report = identity
         self._outbox = outbox
         self._loop_lag = loop_lag
         self._about = about
@@ -45,7 +47,7 @@ class Reporter:
         holder = await self._lease.claim()
         if holder is not None:
             raise Refused(
-                f"{self._identity.server_id} is alive already: process {holder.pid} on {holder.host}. "
+                f"{self._report.server_id} is alive already: process {holder.pid} on {holder.host}. "
                 "Stop that one, or give this one another id."
             )
 
@@ -57,43 +59,45 @@ class Reporter:
         """Announce STARTING, with all that is known of the process."""
         await self._server.create(status_queue())
         start_time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        await self._publish(
-            "server_starting", "STARTING", start_time=start_time, error="", version=__version__
-        )
+        self._report = msgspec.structs.replace(self._report, start_time=start_time, version=__version__)
+        await self._announce("server_starting", "STARTING")
 
     async def ready(self) -> None:
         """Announce READY."""
-        await self._publish("server_ready", "READY")
+        await self._announce("server_ready", "READY")
 
     async def draining(self) -> None:
         """Announce DRAINING."""
-        await self._publish("server_draining", "DRAINING")
+        await self._announce("server_draining", "DRAINING")
 
     async def stopped(self) -> None:
         """Announce STOPPED."""
-        await self._publish("server_stopped", "STOPPED", connections=0)
+        await self._announce("server_stopped", "STOPPED")
 
     async def error(self, cause: str) -> None:
         """Announce ERROR and its cause."""
-        await self._publish("server_error", "ERROR", error=cause)
+        await self._announce("server_error", "ERROR", cause)
 
     async def heartbeat(self) -> None:
         """Renew the lease and report how the process fares. Raises Refused when another bears the id."""
         if not await self._lease.renew():
-            raise Refused(f"Another process has become {self._identity.server_id}: this one must not go on.")
-        await self._publish("server_heartbeat", None)
+            raise Refused(f"Another process has become {self._report.server_id}: this one must not go on.")
+        await self._publish("server_heartbeat")
 
-    async def _publish(self, event: str, status_code: str | None, **fields: Any) -> None:
+    async def _announce(self, event: str, status_code: str, error: str = "") -> None:
+        self._report = msgspec.structs.replace(self._report, status_code=status_code, error=error)
+        await self._publish(event)
+
+    async def _publish(self, event: str) -> None:
         used = resources()
         sends, failures = self._outbox.take_counts()
         network = network_status(self._loop_lag.max_ms, sends=sends, send_failures=failures)
         facts = {
             "event": event,
-            "status_code": status_code,
             "cpu_usage": round(used.cpu_percent, 1),
             "memory_usage": round(used.memory_percent, 2),
             "network_status": network.value,
             "sent_at": now_ms(),
         }
-        status = msgspec.structs.replace(self._identity, **{**self._about(), **facts, **fields})
+        status = msgspec.structs.replace(self._report, **self._about(), **facts)
         await self._server.append(keys.STATUS_QUEUE, status_message(status))

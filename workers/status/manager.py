@@ -15,7 +15,7 @@ from storage.queues import Entry, QueueServer
 from storage.servers import Servers, now_ms, status_queue
 from workers.consumer import Settle
 from workers.process import Kind, WorkerProcess
-from workers.status.reports import has_missed, is_back, is_news
+from workers.status.reports import has_missed, is_news
 
 log = structlog.get_logger(__name__)
 
@@ -41,10 +41,8 @@ class StatusManager:
         known = (await self._servers.all()).get(report.server_id, {})
         if not is_news(report, known):
             return
-        if is_back(report, known):
-            report = msgspec.structs.replace(report, status_code="READY", error="")
         await self._servers.record(report)
-        if report.status_code is not None:
+        if report.status_code != known.get("statusCode"):
             log.info("status", server=report.server_id, status=report.status_code, cause=report.error or None)
 
     async def watch(self) -> None:

@@ -11,11 +11,9 @@ ALIVE = frozenset({"STARTING", "READY", "DRAINING"})
 def is_news(report: ServerStatus, known: Mapping[str, str]) -> bool:
     """Whether a report says something newer than what is known.
 
-    A report of another boot than the known one counts when it was sent later: the last words of a
+    A heartbeat that was overtaken by an announcement must not take it back, and the last words of a
     process that was replaced must not overwrite its successor.
     """
-    if known.get("bootId") == report.boot_id:
-        return True
     return report.sent_at >= int(known.get("lastHeartbeat", 0))
 
 
@@ -24,8 +22,3 @@ def has_missed(known: Mapping[str, str], now_ms: int, patience_s: float) -> bool
     if known.get("statusCode") not in ALIVE:
         return False
     return now_ms - int(known.get("lastHeartbeat", 0)) > patience_s * 1000
-
-
-def is_back(report: ServerStatus, known: Mapping[str, str]) -> bool:
-    """Whether a heartbeat comes from a process that was thought DOWN: it never died, so it is READY."""
-    return report.status_code is None and known.get("statusCode") == "DOWN"
