@@ -121,7 +121,8 @@ def assemble(process: WorkerProcess) -> Kind:
         registrations=Attempts(commands, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
         failed_logins=Attempts(commands, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
     )
-    survey = Survey(tickets, outbox, admission, process.boot_id)
+    set_rate = partial(tickets.set_rate, config.login.admit_rate, config.login.pod_count)
+    survey = Survey(tickets, outbox, admission, process.boot_id, set_rate)
 
     async def prepare_database() -> None:
         await migrate(config.database.url)
@@ -143,12 +144,8 @@ def assemble(process: WorkerProcess) -> Kind:
         concurrency=CONCURRENCY,
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
-            Step("admission settings", partial(_set_rate, room), stop_hashing, attempts=STEP_ATTEMPTS),
+            Step("admission settings", set_rate, stop_hashing, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
         ],
         after=[Step("admission", start_admission)],
     )
-
-
-async def _set_rate(room: LoginRoom) -> None:
-    await room.tickets.set_rate(room.config.login.admit_rate, room.config.login.pod_count)

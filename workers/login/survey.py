@@ -5,6 +5,7 @@ One login worker at a time walks, holding a lease; the next takes over when it d
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -49,8 +50,16 @@ def estimated_wait_s(position: int, rate_per_minute: float) -> int | None:
 class Survey:
     """Tells places, for as long as this worker holds the lease."""
 
-    def __init__(self, tickets: Tickets, outbox: Outbox, admission: Admission, boot_id: str) -> None:
+    def __init__(
+        self,
+        tickets: Tickets,
+        outbox: Outbox,
+        admission: Admission,
+        boot_id: str,
+        set_rate: Callable[[], Awaitable[None]],
+    ) -> None:
         self._tickets = tickets
+        self._set_rate = set_rate
         self._outbox = outbox
         self._admission = admission
         self._boot_id = boot_id
@@ -73,7 +82,7 @@ class Survey:
         while await self._tickets.lead_survey(self._boot_id, LEASE_S):
             if loop.time() >= near_s:
                 near_s = loop.time() + NEAR_PERIOD_S
-                self._rate = await self._tickets.total_rate()
+                self._rate = await self._current_rate()
                 near = min(max(int(self._rate / 60 * NEAR_WAIT_S), NEAR_LEAST), NEAR_MOST)
                 for start in reversed(range(0, near, STEP_PLACES)):
                     await self._walk(start)
@@ -83,6 +92,14 @@ class Survey:
             first = max(0, min(first or total, total) - STEP_PLACES)
             steps = max(1, math.ceil(total / STEP_PLACES))
             await asyncio.sleep(min(FAR_PERIOD_S / steps, 1.0))
+
+    async def _current_rate(self) -> float:
+        """How many are admitted a minute, set anew where Redis has lost it with everything else."""
+        rate = await self._tickets.total_rate()
+        if not rate:
+            await self._set_rate()
+            rate = await self._tickets.total_rate()
+        return rate
 
     async def _walk(self, first: int) -> int:
         walk = await self._tickets.survey(first, STEP_PLACES, LEAST_S, AGAIN_S)
