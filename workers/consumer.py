@@ -7,7 +7,8 @@ goes to the dead letters with its cause, its neighbours unharmed.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -59,33 +60,39 @@ class Consumer:
         self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._takers = 0
 
     async def run(self) -> None:
         """Read and start work until `stop`. Runs as a side task and is never cancelled in a read."""
-        while not self._stopping.is_set():
-            free = self._concurrency - self._unsettled
-            if free <= 0:
-                await self._next_settled()
-                continue
-            try:
-                for entry in await self._subscription.read(min(free, READ_MOST)):
-                    self._start(entry)
-            except StoreAway as error:
-                log.warning("cannot read work", cause=str(error))
-                await asyncio.sleep(AWAY_PAUSE_S)
+        with self._taking():
+            while not self._stopping.is_set():
+                free = self._concurrency - self._unsettled
+                if free <= 0:
+                    await self._next_settled()
+                    continue
+                try:
+                    for entry in await self._subscription.read(min(free, READ_MOST)):
+                        self._start(entry)
+                except StoreAway as error:
+                    log.warning("cannot read work", cause=str(error))
+                    await asyncio.sleep(AWAY_PAUSE_S)
 
     async def sweep(self) -> None:
         """Renew what is held, retry what others left, tidy up. Runs as a side task until `stop`."""
-        await asyncio.gather(
-            self._repeat(self._renew, self._lease_s / 3),
-            self._repeat(self._retry, self._lease_s / 2),
-            self._repeat(lambda: self._subscription.tidy(self._queue_type), TIDY_S),
-        )
+        with self._taking():
+            await asyncio.gather(
+                self._repeat(self._renew, self._lease_s / 3),
+                self._repeat(self._retry, self._lease_s / 2),
+                self._repeat(lambda: self._subscription.tidy(self._queue_type), TIDY_S),
+            )
 
     async def stop(self) -> None:
-        """Read no more, finish what is held, and stop being a consumer."""
+        """Read no more, finish what is held, and stop being a consumer.
+
+        A read that is under way comes to its end first: what it brings is held too.
+        """
         self._stopping.set()
-        while self._unsettled:
+        while self._takers or self._unsettled:
             await self._next_settled()
         await self._outbox.flushed()
         try:
@@ -126,6 +133,16 @@ class Consumer:
         cause = self._causes.pop(entry.id, f"whoever worked on it died, {entry.deliveries - 1} times")
         log.error("given up", queue=entry.queue_id, entry=entry.id.decode(), cause=cause)
         await self._queues.dead_letter(entry, cause)
+
+    @contextmanager
+    def _taking(self) -> Iterator[None]:
+        """While entered, more work may come to be held."""
+        self._takers += 1
+        try:
+            yield
+        finally:
+            self._takers -= 1
+            self._settled.set()
 
     @property
     def _unsettled(self) -> int:
