@@ -30,6 +30,9 @@ from protocol.messages.waiting import Place, QueueExpired, QueueReady, QueueUpda
 
 PATIENCE_S = 60.0
 
+NEWS_S = 30.0
+"""Who waits is told the place every 15 s at least: after twice that in silence the place is asked for."""
+
 EXPIRY_MARGIN_S = 5.0
 """An access token this near to its end is exchanged rather than presented."""
 
@@ -218,7 +221,10 @@ class Player:
             raise
 
     async def _wait_on_one_connection(self) -> bool:
-        """Stream the ticket until it is READY; False when the connection went first."""
+        """Stream the ticket until it is READY; False when there is reason to ask for the place again.
+
+        That is when the connection has gone, or nothing is heard: an event is a hint and can be lost.
+        """
         ticket = self._held_ticket()
         self._turn = turn = asyncio.get_running_loop().create_future()
         self._place_is_known = False
@@ -234,7 +240,11 @@ class Player:
         if self.connection is None:
             return False
         ends: set[asyncio.Future[Any]] = {turn, self.connection.closed}
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        while True:
+            self._place_is_known = False
+            ended, _ = await asyncio.wait(ends, timeout=NEWS_S, return_when=asyncio.FIRST_COMPLETED)
+            if ended or not self._place_is_known:
+                break
         if turn.done() and isinstance(turn.result(), TicketLost):
             self.ticket = None
             raise turn.result()
