@@ -412,6 +412,29 @@ class TestEnd:
         assert consumers == []
         assert not cluster.redis.exists(keys.server_lease("login-1"))
 
+    async def test_a_worker_that_ends_under_load_leaves_nothing_undone(self, cluster: Cluster) -> None:
+        cluster.settings["limits.login_attempts_per_minute"] = 1_000_000
+        cluster.start(logins=2)
+        guests = [await Guest.at(cluster["SOCK001"].endpoint) for _ in range(2)]
+
+        async def keep_asking(guest: Guest) -> None:
+            while cluster["login-2"].exit_code is None:
+                await guest.refused(Login(username="nobody", password=PASSWORD), "INVALID_CREDENTIALS")
+
+        asking = asyncio.gather(*(keep_asking(guest) for guest in guests))
+        await asyncio.sleep(0.5)
+        cluster["login-2"].asked_to_end()
+
+        await asking
+
+        assert cluster["login-2"].wait() == 0
+        for lane in ("high", "normal", "low"):
+            stats = cluster.redis.hgetall(keys.queue_stats(f"login_queue:{lane}"))
+            assert stats.get("claimed", "0") == "0", "an entry was left for another worker to claim"
+            assert cluster.redis.xlen(f"login_queue:{lane}") == 0
+        for guest in guests:
+            guest.leave()
+
     def test_the_status_manager_takes_up_what_it_missed(self, cluster: Cluster) -> None:
         cluster.start_worker("status").kill()
         node = cluster.start_node(wait=False)
