@@ -14,7 +14,7 @@ from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.server import Door
 from storage import keys
-from storage.connections import connect, connect_blocking
+from storage.connections import connect, connect_blocking, connect_wire
 from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, now_ms
@@ -55,7 +55,8 @@ class Node:
         self._redis = connect(config.redis.url)
         self._blocking = connect_blocking(config.redis.url, BLOCK_S)
         self._queues = QueueServer(self._redis)
-        self._outbox = Outbox(self._redis)
+        self._wire = connect_wire(config.redis.url)
+        self._outbox = Outbox(self._wire)
         # The boot's time in the high bits: no two boots of a server id ever give out the same connection id.
         registry = Registry(
             now_ms() << CONNECTION_ID_BITS, settings.max_connections, config.limits.connections_per_ip
@@ -106,6 +107,7 @@ class Node:
             return await self._daemon.run()
         finally:
             await self._blocking.aclose()
+            await self._wire.aclose()
             await self._redis.aclose()
 
     def _steps(self) -> list[Step]:

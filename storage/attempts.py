@@ -1,8 +1,8 @@
 """The noun "attempt": how often somebody did something that is limited."""
 
 from storage import keys
-from storage.commands import Executor
 from storage.errors import redis_away_is_store_away
+from storage.wire import Executor
 
 
 class Attempts:

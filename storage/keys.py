@@ -4,6 +4,8 @@ The names are fixed by the system's design: operators look for them in a running
 are spelled once, here, and nowhere else. `docs/operations.md` lists what each holds.
 """
 
+from functools import cache
+
 from protocol.queues import Lane
 
 STATUS_QUEUE = "status_queue"
@@ -34,7 +36,7 @@ PORTAL_STATS = "queue:stats:portal"
 """Hash of the admission ledger and averages."""
 
 PORTAL_BUCKET = "queue:bucket:portal"
-"""Hash of the admission bucket: `tokens, at, inWindow`."""
+"""Hash of the admission bucket: `tokens, at, inWindow, refunds`."""
 
 PORTAL_UNTOLD = "queue:untold:portal"
 """Sorted set of READY tickets whose players may not have been told yet, by when they became READY."""
@@ -68,6 +70,7 @@ def node_queue(server_id: str) -> str:
     return f"{server_id}_Q"
 
 
+@cache
 def lane_queue(worker: str, lane: Lane) -> str:
     """The queue id of the requests for one kind of worker in one lane, e.g. `login_queue:high`."""
     return f"{worker}_queue:{lane.value}"

@@ -11,9 +11,9 @@ from typing import Any
 
 from protocol.envelope import Address
 from storage import keys
-from storage.commands import Argument, Executor
 from storage.errors import redis_away_is_store_away
 from storage.tickets import LIBRARY, Asker, Record, TicketNotFound
+from storage.wire import Argument, Executor
 
 MOST_FAMILIES = 5
 """Devices on which a user can stay logged in; a further one ends the oldest."""

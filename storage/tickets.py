@@ -11,11 +11,11 @@ from typing import Any
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage import keys
-from storage.commands import Argument, Executor
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
+from storage.wire import Argument, Executor
 
-LIBRARY = Library("tickets")
+LIBRARY = Library("tickets", "sessions")
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 
@@ -70,10 +70,14 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A ticket that expired; `owner` is the connection that streams it, if one does."""
+    """A ticket that expired, and why in the words of QUEUE_EXPIRED.
+
+    `owner` is the connection that streams it, if one does.
+    """
 
     tid: str
     owner: Address | None
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +184,7 @@ class Tickets:
         """Give the ticket up. Raises TicketNotFound or TakenOver."""
         names = [
             keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_WAITING, keys.PORTAL_READY,
-            keys.PORTAL_STATS, keys.user_ticket(user_id), record.key, keys.PORTAL_BUCKET, keys.PORTAL_WINDOW,
-            keys.PORTAL_UNTOLD,
+            keys.PORTAL_STATS, keys.user_ticket(user_id), record.key, keys.PORTAL_BUCKET, keys.PORTAL_UNTOLD,
         ]  # fmt: skip
         _refuse((await self._call("ticket_cancel", names, tid, client_id, self._ttl_ms, record.ttl_ms))[0])
 
@@ -191,14 +194,17 @@ class Tickets:
         return None if uid is None else (uid.decode(), (family or b"").decode())
 
     async def admit(self, most: int, deadline_s: float) -> Admission:
-        """Expire the no-shows and make READY those whose turn it is. Any number of processes may call."""
+        """Expire the no-shows and make READY those whose turn it is. Any number of processes may call.
+
+        Expires the abandoned among them, too.
+        """
         names = [
             keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_WINDOW,
             keys.PORTAL_CONFIG, keys.PORTAL_UNTOLD,
         ]  # fmt: skip
         today = datetime.now(UTC).date().isoformat()
         admitted, expired, waiting, pause_ms = await self._call(
-            "ticket_admit", names, most, int(deadline_s * 1000), self._ttl_ms, *PREFIXES, today
+            "ticket_admit", names, most, int(deadline_s * 1000), self._ttl_ms, *PREFIXES, today, self._ttl_ms
         )
         return Admission(
             admitted=[Admitted(tid.decode(), _address(owner), deadline_s) for tid, owner in admitted],
@@ -282,5 +288,5 @@ def _address(text: bytes) -> Address | None:
     return Address.parse(text.decode()) if text else None
 
 
-def _ended(rows: Sequence[tuple[bytes, bytes]]) -> list[Ended]:
-    return [Ended(tid.decode(), _address(owner)) for tid, owner in rows]
+def _ended(rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[Ended]:
+    return [Ended(tid.decode(), _address(owner), reason.decode()) for tid, owner, reason in rows]

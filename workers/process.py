@@ -13,11 +13,12 @@ from runtime.daemon import Daemon, Step
 from runtime.metrics import LoopLag
 from runtime.settings import Config
 from storage import keys
-from storage.connections import connect, connect_blocking
+from storage.connections import connect, connect_blocking, connect_wire
 from storage.errors import StoreAway
 from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, claim_first_free
+from storage.wire import Wire
 from workers.consumer import Consumer, Work
 
 BLOCK_S = 0.5
@@ -54,7 +55,8 @@ class WorkerProcess:
         self._lease_s = config.status.heartbeat_s * config.status.missed_heartbeats
         self.boot_id = os.urandom(8).hex()
         self.redis: Redis = connect(config.redis.url)
-        self.outbox = Outbox(self.redis)
+        self.wire = connect_wire(config.redis.url)
+        self.outbox = Outbox(self.wire)
         self.daemon: Daemon
 
     async def run(self, assemble: "Callable[[WorkerProcess], Kind]") -> int:
@@ -69,6 +71,7 @@ class WorkerProcess:
             return await self.daemon.run()
         finally:
             await blocking.aclose()
+            await self.wire.aclose()
             await self.redis.aclose()
 
     async def _free_id(self) -> str:
@@ -77,7 +80,7 @@ class WorkerProcess:
         except StoreAway:
             return f"{self.kind_name}-1"  # the claim itself is tried again, and says what is wrong
 
-    def _daemon(self, kind: Kind, blocking: Redis) -> Daemon:
+    def _daemon(self, kind: Kind, blocking: Wire) -> Daemon:
         queues = self.config.queues
         subscription = Subscription(
             self.redis, blocking, kind.queues, f"{self.process_id}:{self.boot_id}", BLOCK_S

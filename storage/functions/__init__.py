@@ -1,4 +1,4 @@
-"""Redis Functions: every change that must be atomic is one, in a `.lua` file beside this one.
+"""Redis Functions: every change that must be atomic is one, in the `.lua` files beside this one.
 
 A library's name and its functions' names end in a hash of its text, so that two releases can work
 on one Redis side by side during a rolling upgrade, and neither can call the other's code.
@@ -11,14 +11,15 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from storage.commands import Argument, Command, Executor
+from storage.wire import Argument, Command, Executor
 
 
 class Library:
-    """One `.lua` file, loaded when it is first called and again after a Redis has lost it."""
+    """Some `.lua` files as one text, loaded when it is first called and again after a Redis has lost it."""
 
-    def __init__(self, noun: str) -> None:
-        text = resources.files(__package__).joinpath(f"{noun}.lua").read_text("utf-8")
+    def __init__(self, *nouns: str) -> None:
+        folder = resources.files(__package__)
+        text = "\n".join(folder.joinpath(f"{noun}.lua").read_text("utf-8") for noun in nouns)
         self._version = hashlib.sha256(text.encode()).hexdigest()[:8]
         self._text = text.replace("@VERSION@", self._version)
 

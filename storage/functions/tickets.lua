@@ -3,10 +3,12 @@
 --   issued = waiting + ready + consumed + cancelled + expired
 -- holds at every moment. Clocks are Redis TIME. A ticket's hash outlives it for a while, so that
 -- people can look; only PENDING and READY tickets count. Names that are made of an id found on the
--- way (a ticket's, a user's) are made from the prefixes that the caller gives.
+-- way (a ticket's, a user's) are made from the prefixes that the caller gives. Every function reads
+-- all that it needs before its first write.
 
 local WINDOW_MS = 10000 -- in any window of this length no more are admitted than the rate allows
-local BURST_MS = 100    -- what the bucket holds: unused permission older than this is lost
+local BURST_MS = 100    -- what the bucket holds beyond one whole admission: permission older than this is lost
+local EPSILON = 0.000001
 
 local function now_us()
   local time = redis.call('TIME')
@@ -21,8 +23,19 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
-local function alive(status)
-  return status == 'PENDING' or status == 'READY'
+-- Refuses a key of another type, as Redis does when asked for a length. Called before the first write, since Lua
+-- never rolls back.
+local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
+local function need(key, kind)
+  redis.call(LENGTH[kind], key)
+end
+
+-- Registers a function whose KEYS have these types.
+local function register(name, kinds, f)
+  redis.register_function(name .. '_@VERSION@', function(keys, args)
+    for i, kind in ipairs(kinds) do need(keys[i], kind) end
+    return f(keys, args)
+  end)
 end
 
 -- What an earlier call with the same record answered, if any.
@@ -36,13 +49,50 @@ local function record(key, ttl_ms, answer)
   return answer
 end
 
--- Ends a ticket: 'CONSUMED', 'CANCELLED' or 'EXPIRED'.
-local function finish(ticket, tid, status, counter, stats, clients, user_ticket, keep_ms)
-  redis.call('HSET', ticket, 'status', status)
-  redis.call('PEXPIRE', ticket, keep_ms)
-  redis.call('DEL', clients)
-  if redis.call('GET', user_ticket) == tid then redis.call('DEL', user_ticket) end
-  redis.call('HINCRBY', stats, counter, 1)
+-- A ticket can be used while its user's key names it, which is for the ttl since its player was seen, or
+-- until a READY one's deadline. So a user never has two, also while an abandoned one waits to be cleared away.
+local function usable(status, holder, tid)
+  return (status == 'PENDING' or status == 'READY') and redis.call('GET', holder) == tid
+end
+
+-- A ticket that is come across, by the prefixes of tickets, clients and users and the suffix of a user's
+-- ticket. `owner` is '' unless it streams. One whose hash is lost was never seen.
+local function look(tid, prefixes)
+  local ticket = prefixes[1] .. tid
+  local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt')
+  return {
+    tid = tid, ticket = ticket, clients = prefixes[2] .. tid, holder = prefixes[3] .. (was[1] or '') .. prefixes[4],
+    owner = was[3] == '1' and was[2] or '', seen = tonumber(was[4] or 0), issued = tonumber(was[5] or 0),
+    position = tonumber(was[6] or 0), told = tonumber(was[7] or 0),
+  }
+end
+
+local function ids(tickets)
+  local list = {}
+  for i, each in ipairs(tickets) do list[i] = each.tid end
+  return list
+end
+
+local function rows(tickets, reason)
+  local list = {}
+  for i, each in ipairs(tickets) do list[i] = {each.tid, each.owner, reason} end
+  return list
+end
+
+-- Ends tickets, each {tid, ticket, clients, holder}: 'CONSUMED', 'CANCELLED' or 'EXPIRED'.
+local function finish(ended, status, stats, keep_ms)
+  if #ended == 0 then return end
+  local gone, holders = {}, {}
+  for i, each in ipairs(ended) do
+    redis.call('HSET', each.ticket, 'status', status)
+    redis.call('PEXPIRE', each.ticket, keep_ms)
+    gone[i], holders[i] = each.clients, each.holder
+  end
+  for i, tid in ipairs(redis.call('MGET', unpack(holders))) do
+    if tid == ended[i].tid then gone[#gone + 1] = holders[i] end
+  end
+  redis.call('DEL', unpack(gone))
+  redis.call('HINCRBY', stats, string.lower(status), #ended)
 end
 
 -- Position from 1 while waiting, 0 once READY.
@@ -65,7 +115,8 @@ local function issue(keys, args)
   if held then
     local ticket, clients = args[10] .. held, args[11] .. held
     local was = redis.call('HMGET', ticket, 'status', 'owner', 'ownedAt', 'clientId')
-    if alive(was[1]) then
+    need(clients, 'set')
+    if usable(was[1], keys[1], held) then
       local kicked = was[2] ~= owner and was[2] or ''
       if sent < tonumber(was[3]) then
         kicked = was[2] ~= owner and owner or ''
@@ -74,7 +125,7 @@ local function issue(keys, args)
           'lastSeen', now, 'family', args[8])
         redis.call('SREM', clients, was[4])
         redis.call('SADD', clients, client)
-        redis.call('PEXPIRE', keys[1], ttl)
+        redis.call('PEXPIRE', keys[1], ttl, 'GT')
       end
       return record(keys[4], args[9], {'kept', held, client, was[1], place(keys[2], held), total, kicked})
     end
@@ -96,293 +147,200 @@ end
 -- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0}.
 local function stream(keys, args)
   local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid')
-  if not alive(was[1]) then return {'missing'} end
+  local holder = args[6] .. (was[5] or '') .. args[7]
+  if not usable(was[1], holder, args[1]) then return {'missing'} end
   if was[2] ~= args[2] or tonumber(args[4]) < tonumber(was[4]) then return {'taken'} end
   local now, position = now_ms(), place(keys[2], args[1])
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
     'position', position, 'toldAt', now)
-  redis.call('PEXPIRE', args[6] .. was[5] .. args[7], args[5])
+  redis.call('PEXPIRE', holder, args[5], 'GT')
   local deadline = redis.call('ZSCORE', keys[3], args[1])
   local left = deadline and math.max(0, tonumber(deadline) - now) or 0
   return {'ok', was[1], position, redis.call('ZCARD', keys[2]), was[3] ~= args[3] and was[3] or '', left}
 end
 
--- Gives admissions back: their players did not come.
-local function refund(bucket, window, count, now)
-  if count == 0 then return end
-  redis.call('HINCRBYFLOAT', bucket, 'tokens', count)
-  redis.call('HINCRBY', bucket, 'inWindow', -count)
-  redis.call('RPUSH', window, now .. ':' .. -count)
-end
-
--- KEYS: ticket, clients, waiting, ready, stats, user's ticket, record, bucket, window, untold.
+-- KEYS: ticket, clients, waiting, ready, stats, user's ticket, record, bucket, untold.
 -- ARGV: tid, clientId, keep ms, record ttl ms.
 -- Answers {'missing'}, {'taken'} or {'ok'}.
 local function cancel(keys, args)
   local before = recorded(keys[7])
   if before then return before end
   local was = redis.call('HMGET', keys[1], 'status', 'clientId')
-  if not alive(was[1]) then return {'missing'} end
+  if not usable(was[1], keys[6], args[1]) then return {'missing'} end
   if was[2] ~= args[2] then return {'taken'} end
   redis.call('ZREM', keys[3], args[1])
-  redis.call('ZREM', keys[10], args[1])
-  if redis.call('ZREM', keys[4], args[1]) == 1 then refund(keys[8], keys[9], 1, now_ms()) end
-  finish(keys[1], args[1], 'CANCELLED', 'cancelled', keys[5], keys[2], keys[6], args[3])
+  redis.call('ZREM', keys[9], args[1])
+  if redis.call('ZREM', keys[4], args[1]) == 1 then redis.call('HINCRBY', keys[8], 'refunds', 1) end
+  finish({{tid = args[1], ticket = keys[1], clients = keys[2], holder = keys[6]}}, 'CANCELLED', keys[5], args[3])
   return record(keys[7], args[4], {'ok'})
 end
 
--- Expires READY tickets past their deadline, then admits as many as the bucket, refilled by the
--- clock and by those no-shows, and the window allow. Safe with any number of callers.
--- KEYS: waiting, ready, stats, bucket, window, config, untold.
--- ARGV: most, deadline ms, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today.
--- Answers {{tid, owner or ''}..., admitted}, {{tid, owner or ''}..., expired}, waiting, ms until more can be admitted.
-local function admit(keys, args)
-  local rate = tonumber(redis.call('HGET', keys[6], 'totalRate') or 0) / 60000
-  local most, now = tonumber(args[1]), now_ms()
-
-  local expired = {}
-  for _, tid in ipairs(redis.call('ZRANGEBYSCORE', keys[2], '-inf', now, 'LIMIT', 0, most)) do
-    local ticket = args[4] .. tid
-    local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming')
-    redis.call('ZREM', keys[2], tid)
-    redis.call('ZREM', keys[7], tid)
-    finish(ticket, tid, 'EXPIRED', 'expired', keys[3], args[5] .. tid, args[6] .. was[1] .. args[7], args[3])
-    expired[#expired + 1] = {tid, was[3] == '1' and was[2] or ''}
-  end
-
-  local state = redis.call('HMGET', keys[4], 'tokens', 'at', 'inWindow')
-  local capacity = math.max(1, rate * BURST_MS)
-  local tokens, at = tonumber(state[1] or capacity), tonumber(state[2] or now)
-  tokens = math.min(math.max(capacity, tokens), tokens + math.max(0, now - at) * rate) + #expired
-  local in_window = tonumber(state[3] or 0) - #expired
-  if #expired > 0 then redis.call('RPUSH', keys[5], now .. ':' .. -#expired) end
+-- How many of the oldest entries have left the window, and the admissions that are still in it.
+local function slide(window, in_window, now)
+  local left = 0
   while true do
-    local head = redis.call('LINDEX', keys[5], 0)
-    if not head then break end
-    local ms, count = string.match(head, '^(%d+):(-?%d+)$')
-    if tonumber(ms) >= now - WINDOW_MS then break end
-    redis.call('LPOP', keys[5])
-    in_window = in_window - tonumber(count)
+    local ms, count = string.match(redis.call('LINDEX', window, left) or '', '^(%d+):(%d+)$')
+    if not ms or tonumber(ms) >= now - WINDOW_MS then return left, in_window end
+    left, in_window = left + 1, in_window - tonumber(count)
   end
-
-  local room = math.max(rate > 0 and 1 or 0, math.floor(rate * WINDOW_MS + 0.000001)) - in_window
-  local count = math.max(0, math.min(math.floor(tokens + 0.000001), room, most))
-  local popped = count > 0 and redis.call('ZPOPMIN', keys[1], count) or {}
-  local admitted, average = {}, tonumber(redis.call('HGET', keys[3], 'avgWaitTime') or 0)
-  for i = 1, #popped, 2 do
-    local tid = popped[i]
-    local was = redis.call('HMGET', args[4] .. tid, 'owner', 'streaming', 'issuedAt')
-    redis.call('HSET', args[4] .. tid, 'status', 'READY', 'readyAt', now, 'position', 0)
-    redis.call('ZADD', keys[2], whole(now + args[2]), tid)
-    if was[2] == '1' then redis.call('ZADD', keys[7], now, tid) end
-    average = average + ((now - tonumber(was[3])) / 1000 - average) * 0.02
-    admitted[#admitted + 1] = {tid, was[2] == '1' and was[1] or ''}
-  end
-  if #admitted > 0 then
-    redis.call('RPUSH', keys[5], now .. ':' .. #admitted)
-    if redis.call('HGET', keys[3], 'processedOn') ~= args[8] then
-      redis.call('HSET', keys[3], 'processedOn', args[8], 'processedToday', 0)
-    end
-    redis.call('HINCRBY', keys[3], 'processedToday', #admitted)
-    redis.call('HSET', keys[3], 'avgWaitTime', string.format('%.3f', average))
-  end
-  tokens = tokens - #admitted
-  local waiting = redis.call('ZCARD', keys[1])
-  -- Nobody used them: what no-shows gave back is kept no longer than the rest of the bucket.
-  if waiting == 0 then tokens = math.min(tokens, capacity) end
-  redis.call('HSET', keys[4], 'tokens', string.format('%.6f', tokens), 'at', now, 'inWindow', in_window + #admitted)
-  redis.call('HSET', keys[3], 'totalWaiting', waiting)
-  local pause = -1
-  if waiting > 0 and rate > 0 then pause = math.max(0, math.ceil((1 - tokens) / rate)) end
-  return {admitted, expired, waiting, pause}
 end
 
--- Forgets tickets whose players have been told that they are READY. KEYS: untold. ARGV: tids.
+-- The first `count` who wait: those whose turn it is, and the abandoned among them.
+local function heads(waiting, count, ttl, now, prefixes)
+  local present, abandoned = {}, {}
+  if count == 0 then return present, abandoned end
+  for _, tid in ipairs(redis.call('ZRANGE', waiting, 0, count - 1)) do
+    local each = look(tid, prefixes)
+    local list = each.seen + ttl < now and abandoned or present
+    list[#list + 1] = each
+  end
+  return present, abandoned
+end
+
+-- Makes tickets READY until the deadline, for which their users' keys last too.
+local function make_ready(tickets, ready, stats, untold, now, deadline_ms, ttl, today)
+  if #tickets == 0 then return end
+  local due, telling = {}, {}
+  local average = tonumber(redis.call('HGET', stats, 'avgWaitTime') or 0)
+  for _, each in ipairs(tickets) do
+    redis.call('HSET', each.ticket, 'status', 'READY', 'readyAt', now, 'position', 0)
+    if each.seen + ttl < now + deadline_ms then redis.call('PEXPIRE', each.holder, deadline_ms, 'GT') end
+    due[#due + 1], due[#due + 2] = whole(now + deadline_ms), each.tid
+    if each.owner ~= '' then telling[#telling + 1], telling[#telling + 2] = whole(now), each.tid end
+    average = average + ((now - each.issued) / 1000 - average) * 0.02
+  end
+  redis.call('ZADD', ready, unpack(due))
+  if #telling > 0 then redis.call('ZADD', untold, unpack(telling)) end
+  if redis.call('HGET', stats, 'processedOn') ~= today then
+    redis.call('HSET', stats, 'processedOn', today, 'processedToday', 0)
+  end
+  redis.call('HINCRBY', stats, 'processedToday', #tickets)
+  redis.call('HSET', stats, 'avgWaitTime', string.format('%.3f', average))
+end
+
+-- Expires READY tickets past their deadline, then admits in the place of those no-shows and of cancelled
+-- READY tickets, and as many more as the bucket, refilled by the clock, and the window allow. Whoever of them
+-- is abandoned expires instead. Safe with any number of callers.
+-- KEYS: waiting, ready, stats, bucket, window, config, untold.
+-- ARGV: most, deadline ms, ttl ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today, keep ms.
+-- Answers {{tid, owner or ''}..., admitted}, {{tid, owner or '', reason}..., expired}, waiting, ms until more can
+-- be admitted or -1.
+local function admit(keys, args)
+  local rate = tonumber(redis.call('HGET', keys[6], 'totalRate') or 0) / 60000
+  local most, deadline_ms, ttl, now = tonumber(args[1]), tonumber(args[2]), tonumber(args[3]), now_ms()
+  local prefixes, late = {unpack(args, 4, 7)}, {}
+  for i, tid in ipairs(redis.call('ZRANGEBYSCORE', keys[2], '-inf', now, 'LIMIT', 0, most)) do
+    late[i] = look(tid, prefixes)
+  end
+
+  local state = redis.call('HMGET', keys[4], 'tokens', 'at', 'inWindow', 'refunds')
+  local capacity = 1 + rate * BURST_MS
+  local tokens = tonumber(state[1] or capacity) + math.max(0, now - (state[2] or now)) * rate
+  tokens = math.min(capacity, tokens)
+  local out, in_window = slide(keys[5], tonumber(state[3] or 0), now)
+  local room = math.max(1, math.floor(rate * WINDOW_MS + EPSILON)) - in_window
+  local fresh = math.max(0, math.min(math.floor(tokens + EPSILON), room))
+  local refunds = tonumber(state[4] or 0) + #late
+  local count = rate > 0 and math.min(refunds + fresh, most) or 0
+  local admitted, abandoned = heads(keys[1], count, ttl, now, prefixes)
+
+  if #late > 0 then
+    redis.call('ZREM', keys[2], unpack(ids(late)))
+    redis.call('ZREM', keys[7], unpack(ids(late)))
+    finish(late, 'EXPIRED', keys[3], args[9])
+  end
+  if #admitted + #abandoned > 0 then
+    redis.call('ZREMRANGEBYRANK', keys[1], 0, #admitted + #abandoned - 1)
+    finish(abandoned, 'EXPIRED', keys[3], args[9])
+    make_ready(admitted, keys[2], keys[3], keys[7], now, deadline_ms, ttl, args[8])
+  end
+  local waiting = redis.call('ZCARD', keys[1])
+  fresh = math.max(0, #admitted - refunds)
+  tokens = tokens - fresh
+  -- A place that was given back and is wanted by nobody now is not kept for later.
+  refunds = waiting > 0 and rate > 0 and math.max(0, refunds - #admitted) or 0
+  redis.call('LTRIM', keys[5], out, -1)
+  if fresh > 0 then redis.call('RPUSH', keys[5], whole(now) .. ':' .. fresh) end
+  redis.call('HSET', keys[4], 'tokens', string.format('%.6f', tokens), 'at', now, 'inWindow', in_window + fresh,
+    'refunds', refunds)
+  redis.call('HSET', keys[3], 'totalWaiting', waiting)
+  local pause = -1
+  if waiting > 0 and rate > 0 then pause = refunds > 0 and 0 or math.max(0, math.ceil((1 - tokens) / rate)) end
+  local expired = rows(late, 'FINALIZE_DEADLINE')
+  for _, row in ipairs(rows(abandoned, 'ABANDONED')) do expired[#expired + 1] = row end
+  return {rows(admitted), expired, waiting, pause}
+end
+
+-- Forgets tickets whose players have been told that they are READY. KEYS: untold. ARGV: tids. Answers how many.
 local function told(keys, args)
-  return redis.call('ZREM', keys[1], unpack(args))
+  local known = 0
+  for _, tid in ipairs(args) do known = known + redis.call('ZREM', keys[1], tid) end
+  return known
 end
 
 -- READY tickets whose players should have been told before and were not: who admitted them died.
 -- KEYS: untold, ready. ARGV: ms since, most, ticket prefix. Answers {{tid, owner, ms to the deadline}...}.
 local function untold(keys, args)
-  local now, found = now_ms(), {}
+  local now, found, settled = now_ms(), {}, {}
   for _, tid in ipairs(redis.call('ZRANGEBYSCORE', keys[1], '-inf', now - args[1], 'LIMIT', 0, args[2])) do
     local deadline = redis.call('ZSCORE', keys[2], tid)
     local was = redis.call('HMGET', args[3] .. tid, 'owner', 'streaming')
     if deadline and was[2] == '1' then
       found[#found + 1] = {tid, was[1], math.max(0, tonumber(deadline) - now)}
     else
-      redis.call('ZREM', keys[1], tid)
+      settled[#settled + 1] = tid
     end
   end
+  if #settled > 0 then redis.call('ZREM', keys[1], unpack(settled)) end
   return found
 end
 
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
 -- KEYS: waiting, stats. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which an
 -- unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix.
--- Answers total, {{owner, position}...}, {{tid, owner or ''}..., expired}.
+-- Answers total, {{owner, position}...}, {{tid, owner or '', reason}..., expired}.
 local function survey(keys, args)
-  local now, updates, expired = now_ms(), {}, {}
+  local now, telling, updates, abandoned, prefixes = now_ms(), {}, {}, {}, {unpack(args, 7, 10)}
   local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
   for i, tid in ipairs(redis.call('ZRANGE', keys[1], first, first + args[2] - 1)) do
-    local ticket = args[7] .. tid
-    local was = redis.call('HMGET', ticket, 'owner', 'streaming', 'lastSeen', 'position', 'toldAt', 'uid')
-    local position, since = first + i - #expired, now - tonumber(was[5] or 0)
-    if tonumber(was[3]) + ttl < now then
-      redis.call('ZREM', keys[1], tid)
-      finish(ticket, tid, 'EXPIRED', 'expired', keys[2], args[8] .. tid, args[9] .. was[6] .. args[10], args[6])
-      expired[#expired + 1] = {tid, was[2] == '1' and was[1] or ''}
-    elseif was[2] == '1' and since >= least and (tonumber(was[4]) ~= position or since >= again) then
-      redis.call('HSET', ticket, 'position', position, 'toldAt', now)
-      updates[#updates + 1] = {was[1], position}
+    local each = look(tid, prefixes)
+    local position, since = first + i - #abandoned, now - each.told
+    if each.seen + ttl < now then
+      abandoned[#abandoned + 1] = each
+    elseif each.owner ~= '' and since >= least and (each.position ~= position or since >= again) then
+      telling[#telling + 1] = each
+      updates[#updates + 1] = {each.owner, position}
     end
   end
-  return {redis.call('ZCARD', keys[1]), updates, expired}
+  for i, each in ipairs(telling) do
+    redis.call('HSET', each.ticket, 'position', updates[i][2], 'toldAt', now)
+  end
+  if #abandoned > 0 then redis.call('ZREM', keys[1], unpack(ids(abandoned))) end
+  finish(abandoned, 'EXPIRED', keys[2], args[6])
+  return {redis.call('ZCARD', keys[1]), updates, rows(abandoned, 'ABANDONED')}
 end
 
 -- Keeps the places of those who are still connected. ARGV: ttl ms, ticket prefix, user's ticket prefix, suffix,
 -- then tid and owner by turns. Answers how many.
 local function touch(_, args)
-  local now, touched = now_ms(), 0
+  local now, tickets, tids, holders, touched = now_ms(), {}, {}, {}, 0
   for i = 5, #args, 2 do
     local ticket = args[2] .. args[i]
-    local was = redis.call('HMGET', ticket, 'status', 'owner', 'uid')
-    if alive(was[1]) and was[2] == args[i + 1] then
-      redis.call('HSET', ticket, 'lastSeen', now)
-      redis.call('PEXPIRE', args[3] .. was[3] .. args[4], args[1])
+    local was = redis.call('HMGET', ticket, 'owner', 'uid')
+    if was[1] == args[i + 1] then
+      tickets[#tickets + 1], tids[#tids + 1] = ticket, args[i]
+      holders[#holders + 1] = args[3] .. was[2] .. args[4]
+    end
+  end
+  if #tids == 0 then return 0 end
+  for i, tid in ipairs(redis.call('MGET', unpack(holders))) do
+    if tid == tids[i] then
+      redis.call('HSET', tickets[i], 'lastSeen', now)
+      redis.call('PEXPIRE', holders[i], args[1], 'GT')
       touched = touched + 1
     end
   end
   return touched
-end
-
--- Gives the session to a connection. Answers who had it before and is to be kicked out, or ''.
-local function take_session(session, owner_server, owner_connection, sent)
-  local was = redis.call('HMGET', session, 'serverId', 'connectionId')
-  redis.call('HSET', session, 'serverId', owner_server, 'connectionId', owner_connection, 'takenAt', sent)
-  redis.call('HINCRBY', session, 'epoch', 1)
-  if not was[1] or (was[1] == owner_server and was[2] == owner_connection) then return '' end
-  return was[1] .. '/' .. was[2]
-end
-
--- A family of refresh tokens is the field `family:{id}`: "number of the newest token|its hash|expiry in ms".
-local function family(tokens, id)
-  local value = redis.call('HGET', tokens, 'family:' .. id)
-  if not value then return nil end
-  local number, hash, expires = string.match(value, '^(%d+)|(%x+)|(%d+)$')
-  return {number = tonumber(number), hash = hash, expires = tonumber(expires)}
-end
-
-local function write_family(tokens, id, number, hash, expires_ms, expires_at, ttl_ms)
-  redis.call('HSET', tokens, 'family:' .. id, number .. '|' .. hash .. '|' .. expires_ms,
-    'token', hash, 'expires_at', expires_at)
-  redis.call('PEXPIRE', tokens, ttl_ms)
-end
-
--- Drops families that are over, and the oldest while there are too many.
-local function prune_families(tokens, now, most)
-  while true do
-    local count, oldest, oldest_expires = 0, nil, nil
-    local all = redis.call('HGETALL', tokens)
-    for i = 1, #all, 2 do
-      local expires = tonumber(string.match(all[i + 1], '^%d+|%x+|(%d+)$'))
-      if string.sub(all[i], 1, 7) == 'family:' and expires then
-        if expires < now then
-          redis.call('HDEL', tokens, all[i])
-        else
-          count = count + 1
-          if not oldest_expires or expires < oldest_expires then oldest, oldest_expires = all[i], expires end
-        end
-      end
-    end
-    if count <= most then return end
-    redis.call('HDEL', tokens, oldest)
-  end
-end
-
--- Spends a READY ticket: signs its user in, whatever races, once.
--- KEYS: ticket, clients, ready, stats, user's ticket, session, refresh tokens, record, untold.
--- ARGV: tid, clientId, keep ms, record ttl ms, owner's server, owner's connection, sent ms, now as ISO 8601, role,
--- permissions, family to go on with or '', its newest number, hash of its next token, fresh family, hash of its
--- first token, expiry ms, expiry as ISO 8601, refresh ttl ms, most families.
--- Answers {'missing'}, {'not ready'}, {'not yours'} or {'ok', family, number, kicked or '', ms of issue}.
-local function finalize(keys, args)
-  local before = recorded(keys[8])
-  if before then return before end
-  local was = redis.call('HMGET', keys[1], 'status', 'clientId')
-  if not alive(was[1]) then return {'missing'} end
-  if was[2] ~= args[2] then return {'not yours'} end
-  if was[1] ~= 'READY' then return {'not ready'} end
-  local now, deadline = now_ms(), redis.call('ZSCORE', keys[3], args[1])
-  if not deadline or tonumber(deadline) < now then return {'missing'} end
-  redis.call('ZREM', keys[3], args[1])
-  redis.call('ZREM', keys[9], args[1])
-  finish(keys[1], args[1], 'CONSUMED', 'consumed', keys[4], keys[2], keys[5], args[3])
-  local id, number, hash = args[14], 1, args[15]
-  local going_on = args[11] ~= '' and family(keys[7], args[11])
-  if going_on and going_on.number == tonumber(args[12]) then
-    id, number, hash = args[11], going_on.number + 1, args[13]
-  end
-  write_family(keys[7], id, number, hash, args[16], args[17], args[18])
-  redis.call('HSET', keys[7], 'role', args[9], 'permissions', args[10])
-  prune_families(keys[7], now, tonumber(args[19]))
-  local kicked = take_session(keys[6], args[5], args[6], args[7])
-  redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10], 'family', id)
-  redis.call('HINCRBY', keys[6], 'login_count', 1)
-  redis.call('PEXPIRE', keys[6], args[18])
-  return record(keys[8], args[4], {'ok', id, number, kicked, now})
-end
-
--- Gives the session of a user whose family still stands to a connection.
--- KEYS: session, refresh tokens. ARGV: family, owner's server, owner's connection, sent ms.
--- Answers {'revoked'}, {'stale'} when a later request has the session, or {'ok', kicked or ''}.
-local function resume(keys, args)
-  if redis.call('HEXISTS', keys[2], 'family:' .. args[1]) == 0 then return {'revoked'} end
-  if tonumber(args[4]) < tonumber(redis.call('HGET', keys[1], 'takenAt') or 0) then return {'stale'} end
-  local kicked = take_session(keys[1], args[2], args[3], args[4])
-  redis.call('HSET', keys[1], 'family', args[1])
-  return {'ok', kicked}
-end
-
--- Ends a family and answers the connection that was signed in with it, or ''.
-local function revoke_family(tokens, session, id)
-  redis.call('HDEL', tokens, 'family:' .. id)
-  local was = redis.call('HMGET', session, 'family', 'serverId', 'connectionId')
-  if was[1] ~= id or not was[2] then return '' end
-  redis.call('HDEL', session, 'serverId', 'connectionId', 'family')
-  return was[2] .. '/' .. was[3]
-end
-
--- Checks a refresh token that was signed by us; one that is not its family's newest ends the family.
--- KEYS: refresh tokens, session. ARGV: family, number, hash.
--- Answers {'missing'}, {'reused', signed out or ''} or {'ok'}.
-local function check(keys, args)
-  local stands = family(keys[1], args[1])
-  if not stands or stands.expires < now_ms() then return {'missing'} end
-  if stands.number == tonumber(args[2]) and stands.hash == args[3] then return {'ok'} end
-  return {'reused', revoke_family(keys[1], keys[2], args[1])}
-end
-
--- Exchanges a family's newest token for the next.
--- KEYS: refresh tokens, session, record. ARGV: family, number, hash, next hash, expiry ms, expiry as ISO 8601,
--- refresh ttl ms, record ttl ms. Answers as `check`, but {'ok', next number, ms of issue}.
-local function rotate(keys, args)
-  local before = recorded(keys[3])
-  if before then return before end
-  local checked = check(keys, args)
-  if checked[1] ~= 'ok' then return checked end
-  write_family(keys[1], args[1], tonumber(args[2]) + 1, args[4], args[5], args[6], args[7])
-  return record(keys[3], args[8], {'ok', tonumber(args[2]) + 1, now_ms()})
-end
-
--- KEYS: refresh tokens, session, record. ARGV: family, record ttl ms.
--- Answers {'missing'} or {'ok', signed out or ''}.
-local function revoke(keys, args)
-  local before = recorded(keys[3])
-  if before then return before end
-  if not family(keys[1], args[1]) then return {'missing'} end
-  return record(keys[3], args[2], {'ok', revoke_family(keys[1], keys[2], args[1])})
 end
 
 -- KEYS: waiting, ready, stats, config. ARGV: counters. Answers waiting, ready, total rate, average wait and each
@@ -394,17 +352,12 @@ local function ledger(keys, args)
   return answer
 end
 
-redis.register_function('ticket_ledger_@VERSION@', ledger)
-redis.register_function('ticket_issue_@VERSION@', issue)
-redis.register_function('ticket_stream_@VERSION@', stream)
-redis.register_function('ticket_cancel_@VERSION@', cancel)
-redis.register_function('ticket_admit_@VERSION@', admit)
-redis.register_function('ticket_told_@VERSION@', told)
-redis.register_function('ticket_untold_@VERSION@', untold)
-redis.register_function('ticket_survey_@VERSION@', survey)
-redis.register_function('ticket_touch_@VERSION@', touch)
-redis.register_function('ticket_finalize_@VERSION@', finalize)
-redis.register_function('session_resume_@VERSION@', resume)
-redis.register_function('tokens_check_@VERSION@', check)
-redis.register_function('tokens_rotate_@VERSION@', rotate)
-redis.register_function('tokens_revoke_@VERSION@', revoke)
+register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set'}, issue)
+register('ticket_stream', {'hash', 'zset', 'zset'}, stream)
+register('ticket_cancel', {'hash', 'set', 'zset', 'zset', 'hash', 'string', 'string', 'hash', 'zset'}, cancel)
+register('ticket_admit', {'zset', 'zset', 'hash', 'hash', 'list', 'hash', 'zset'}, admit)
+register('ticket_told', {'zset'}, told)
+register('ticket_untold', {'zset', 'zset'}, untold)
+register('ticket_survey', {'zset', 'hash'}, survey)
+register('ticket_touch', {}, touch)
+register('ticket_ledger', {'zset', 'zset', 'hash', 'hash'}, ledger)

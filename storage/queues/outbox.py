@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from protocol.codec import encode
 from protocol.envelope import Delivery
 from storage import keys
-from storage.commands import Command, execute
 from storage.errors import StoreAway
 from storage.functions import is_missing
 from storage.queues.entry import GROUP, refusal
 from storage.queues.server import LIBRARY
+from storage.wire import Command, Wire
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ _Command = tuple[Command, Callable[[Any], None]]
 class Outbox:
     """Gathers appends and acknowledgements and sends them in one pipeline at a time, in order by queue."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Wire) -> None:
         self._redis = redis
         self._messages: dict[str, list[_Sent]] = defaultdict(list)
         self._deliveries: dict[str, list[_Waiting]] = defaultdict(list)
@@ -132,12 +131,12 @@ class Outbox:
             take(answer)
 
     async def _execute(self, commands: list[Command]) -> list[Any]:
-        answers = await execute(self._redis, commands)
+        answers = await self._redis.execute_commands(commands)
         lost = [index for index, answer in enumerate(answers) if is_missing(answer)]
         if lost:
             await LIBRARY.load(self._redis)
             for index, answer in zip(
-                lost, await execute(self._redis, [commands[i] for i in lost]), strict=True
+                lost, await self._redis.execute_commands([commands[i] for i in lost]), strict=True
             ):
                 answers[index] = answer
         return answers

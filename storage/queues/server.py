@@ -10,10 +10,10 @@ from redis.asyncio import Redis
 from protocol.envelope import QueueCreate
 from protocol.queues import QueueType
 from storage import keys
-from storage.commands import Argument
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.queues.entry import GROUP, Entry, refusal
+from storage.wire import Argument
 
 LIBRARY = Library("queues")
 

@@ -11,10 +11,10 @@ from redis.exceptions import ResponseError
 from protocol.envelope import QueueCreate
 from protocol.queues import QueueType
 from storage import keys
-from storage.commands import Argument
 from storage.errors import redis_away_is_store_away
 from storage.queues.entry import GROUP, Entry
 from storage.queues.server import LIBRARY, QueueServer
+from storage.wire import Argument, Executor
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ class Subscription:
     def __init__(
         self,
         redis: Redis,
-        blocking: Redis,
+        blocking: Executor,
         queues: Mapping[str, tuple[QueueCreate, int]],
         consumer: str,
         block_s: float,

@@ -17,7 +17,6 @@ from runtime.daemon import Step
 from runtime.secrets import Secrets
 from runtime.settings import Config
 from storage.attempts import Attempts
-from storage.commands import Commands
 from storage.database import Database
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
@@ -100,26 +99,25 @@ def assemble(process: WorkerProcess) -> Kind:
     # Registers the handlers, which need this module.
     from workers.login import registration, signing_in, waiting  # noqa: F401, PLC0415
 
-    config, redis, outbox = process.config, process.redis, process.outbox
-    commands = Commands(redis)
+    config, redis, wire, outbox = process.config, process.redis, process.wire, process.outbox
     if not config.database.url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
     database = Database(config.database.url)
-    tickets = Tickets(commands, config.login.ticket_ttl_s)
+    tickets = Tickets(wire, config.login.ticket_ttl_s)
     admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
     limits = config.limits
     room = LoginRoom(
         config=config,
         users=Users(database, redis, secrets),
         tickets=tickets,
-        sessions=Sessions(commands, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
+        sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
         identifiers=Identifiers(secrets),
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth),
         admission=admission,
-        registrations=Attempts(commands, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
-        failed_logins=Attempts(commands, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
+        registrations=Attempts(wire, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
+        failed_logins=Attempts(wire, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
     )
     set_rate = partial(tickets.set_rate, config.login.admit_rate, config.login.pod_count)
     survey = Survey(tickets, outbox, admission, process.boot_id, set_rate)

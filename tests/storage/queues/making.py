@@ -11,8 +11,9 @@ from redis.asyncio import Redis
 from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition
 from protocol.queues import LANE_WEIGHTS, QueueType
 from storage import keys
-from storage.connections import connect, connect_blocking
+from storage.connections import connect, connect_blocking, connect_wire
 from storage.queues import GROUP, Entry, Outbox, QueueServer, Subscription
+from storage.wire import Wire
 
 Outcome = Exception | None
 
@@ -70,9 +71,10 @@ class Peer:
     def __init__(self, url: str) -> None:
         self.redis = connect(url)
         self.server = QueueServer(self.redis)
-        self.outbox = Outbox(self.redis)
+        wire = connect_wire(url)
+        self.outbox = Outbox(wire)
         self._url = url
-        self._clients = [self.redis]
+        self._clients: list[Redis | Wire] = [self.redis, wire]
         self._sending = asyncio.create_task(self.outbox.run())
 
     def subscribe(

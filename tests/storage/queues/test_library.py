@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from storage import keys
-from storage.commands import Argument
 from storage.functions import Library
 from storage.queues import GROUP, Entry
+from storage.wire import Argument
 from tests.storage.queues.making import LONG_S, Outcomes, Peer, lanes, queue
 
 KEYS = ["jobs", keys.queue_meta("jobs"), keys.queue_stats("jobs"), keys.dead_letters("jobs"), keys.QUEUE_IDS]

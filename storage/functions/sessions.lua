@@ -1,0 +1,154 @@
+-- Sessions and refresh tokens. The second file of the library that tickets.lua begins, with whose local functions
+-- it works: a ticket is spent and its user signed in in one step.
+
+-- Gives the session to a connection. Answers who had it before and is to be kicked out, or ''.
+local function take_session(session, owner_server, owner_connection, sent)
+  local was = redis.call('HMGET', session, 'serverId', 'connectionId')
+  redis.call('HSET', session, 'serverId', owner_server, 'connectionId', owner_connection, 'takenAt', sent)
+  redis.call('HINCRBY', session, 'epoch', 1)
+  if not was[1] or (was[1] == owner_server and was[2] == owner_connection) then return '' end
+  return was[1] .. '/' .. was[2]
+end
+
+-- A family of refresh tokens is the field `family:{id}`: "number of the newest token|its hash|expiry in ms".
+local function family(tokens, id)
+  local value = redis.call('HGET', tokens, 'family:' .. id)
+  if not value then return nil end
+  local number, hash, expires = string.match(value, '^(%d+)|(%x+)|(%d+)$')
+  return {number = tonumber(number), hash = hash, expires = tonumber(expires)}
+end
+
+local function write_family(tokens, id, number, hash, expires_ms, expires_at, ttl_ms)
+  redis.call('HSET', tokens, 'family:' .. id, number .. '|' .. hash .. '|' .. expires_ms,
+    'token', hash, 'expires_at', expires_at)
+  redis.call('PEXPIRE', tokens, ttl_ms)
+end
+
+-- Drops families that are over, and the oldest but the `newest` while there are too many.
+local function prune_families(tokens, newest, now, most)
+  while true do
+    local count, oldest, oldest_expires = 0, nil, nil
+    local all = redis.call('HGETALL', tokens)
+    for i = 1, #all, 2 do
+      local expires = tonumber(string.match(all[i + 1], '^%d+|%x+|(%d+)$'))
+      if string.sub(all[i], 1, 7) == 'family:' and expires then
+        if expires < now then
+          redis.call('HDEL', tokens, all[i])
+        else
+          count = count + 1
+          if all[i] ~= 'family:' .. newest and (not oldest or expires < oldest_expires) then
+            oldest, oldest_expires = all[i], expires
+          end
+        end
+      end
+    end
+    if count <= most then return end
+    redis.call('HDEL', tokens, oldest)
+  end
+end
+
+-- A finalize that is repeated, maybe by another connection of its client: its session goes there, unless a later
+-- request has it.
+local function again(answer, session, args)
+  local was = redis.call('HMGET', session, 'serverId', 'connectionId', 'takenAt', 'family')
+  if was[1] == args[5] and was[2] == args[6] then return answer end
+  if was[4] ~= answer[2] or tonumber(args[7]) < tonumber(was[3]) then
+    answer[4] = args[5] .. '/' .. args[6]
+  else
+    answer[4] = take_session(session, args[5], args[6], args[7])
+  end
+  return answer
+end
+
+-- Spends a READY ticket: signs its user in, whatever races, once.
+-- KEYS: ticket, clients, ready, stats, user's ticket, session, refresh tokens, record, untold.
+-- ARGV: tid, clientId, keep ms, record ttl ms, owner's server, owner's connection, sent ms, now as ISO 8601, role,
+-- permissions, family to go on with or '', its newest number, hash of its next token, fresh family, hash of its
+-- first token, expiry ms, expiry as ISO 8601, refresh ttl ms, most families.
+-- Answers {'missing'}, {'not ready'}, {'not yours'} or {'ok', family, number, kicked or '', ms of issue}.
+local function finalize(keys, args)
+  local before = recorded(keys[8])
+  if before then return again(before, keys[6], args) end
+  local was = redis.call('HMGET', keys[1], 'status', 'clientId')
+  if not usable(was[1], keys[5], args[1]) then return {'missing'} end
+  if was[2] ~= args[2] then return {'not yours'} end
+  if was[1] ~= 'READY' then return {'not ready'} end
+  local now, deadline = now_ms(), redis.call('ZSCORE', keys[3], args[1])
+  if not deadline or tonumber(deadline) < now then return {'missing'} end
+  redis.call('ZREM', keys[3], args[1])
+  redis.call('ZREM', keys[9], args[1])
+  finish({{tid = args[1], ticket = keys[1], clients = keys[2], holder = keys[5]}}, 'CONSUMED', keys[4], args[3])
+  local id, number, hash = args[14], 1, args[15]
+  local going_on = args[11] ~= '' and family(keys[7], args[11])
+  if going_on and going_on.number == tonumber(args[12]) then
+    id, number, hash = args[11], going_on.number + 1, args[13]
+  end
+  write_family(keys[7], id, number, hash, args[16], args[17], args[18])
+  redis.call('HSET', keys[7], 'role', args[9], 'permissions', args[10])
+  prune_families(keys[7], id, now, tonumber(args[19]))
+  local kicked = take_session(keys[6], args[5], args[6], args[7])
+  redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10], 'family', id)
+  redis.call('HINCRBY', keys[6], 'login_count', 1)
+  redis.call('PEXPIRE', keys[6], args[18])
+  return record(keys[8], args[4], {'ok', id, number, kicked, now})
+end
+
+-- Gives the session of a user whose family still stands to a connection.
+-- KEYS: session, refresh tokens. ARGV: family, owner's server, owner's connection, sent ms.
+-- Answers {'revoked'}, {'stale'} when a later request has the session, or {'ok', kicked or ''}.
+local function resume(keys, args)
+  local stands = family(keys[2], args[1])
+  if not stands or stands.expires < now_ms() then return {'revoked'} end
+  if tonumber(args[4]) < tonumber(redis.call('HGET', keys[1], 'takenAt') or 0) then return {'stale'} end
+  local kicked = take_session(keys[1], args[2], args[3], args[4])
+  redis.call('HSET', keys[1], 'family', args[1])
+  redis.call('PEXPIRE', keys[1], redis.call('PTTL', keys[2]))
+  return {'ok', kicked}
+end
+
+-- Ends a family and answers the connection that was signed in with it, or ''.
+local function revoke_family(tokens, session, id)
+  redis.call('HDEL', tokens, 'family:' .. id)
+  local was = redis.call('HMGET', session, 'family', 'serverId', 'connectionId')
+  if was[1] ~= id or not was[2] then return '' end
+  redis.call('HDEL', session, 'serverId', 'connectionId', 'family')
+  return was[2] .. '/' .. was[3]
+end
+
+-- Checks a refresh token that was signed by us; one that is not its family's newest ends the family.
+-- KEYS: refresh tokens, session. ARGV: family, number, hash.
+-- Answers {'missing'}, {'reused', signed out or ''} or {'ok'}.
+local function check(keys, args)
+  local stands = family(keys[1], args[1])
+  if not stands or stands.expires < now_ms() then return {'missing'} end
+  if stands.number == tonumber(args[2]) and stands.hash == args[3] then return {'ok'} end
+  return {'reused', revoke_family(keys[1], keys[2], args[1])}
+end
+
+-- Exchanges a family's newest token for the next.
+-- KEYS: refresh tokens, session, record. ARGV: family, number, hash, next hash, expiry ms, expiry as ISO 8601,
+-- refresh ttl ms, record ttl ms. Answers as `check`, but {'ok', next number, ms of issue}.
+local function rotate(keys, args)
+  local before = recorded(keys[3])
+  if before then return before end
+  local checked = check(keys, args)
+  if checked[1] ~= 'ok' then return checked end
+  write_family(keys[1], args[1], tonumber(args[2]) + 1, args[4], args[5], args[6], args[7])
+  redis.call('PEXPIRE', keys[2], args[7])
+  return record(keys[3], args[8], {'ok', tonumber(args[2]) + 1, now_ms()})
+end
+
+-- KEYS: refresh tokens, session, record. ARGV: family, record ttl ms.
+-- Answers {'missing'} or {'ok', signed out or ''}.
+local function revoke(keys, args)
+  local before = recorded(keys[3])
+  if before then return before end
+  if not family(keys[1], args[1]) then return {'missing'} end
+  return record(keys[3], args[2], {'ok', revoke_family(keys[1], keys[2], args[1])})
+end
+
+register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
+register('session_resume', {'hash', 'hash'}, resume)
+register('tokens_check', {'hash', 'hash'}, check)
+register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)
+register('tokens_revoke', {'hash', 'hash', 'string'}, revoke)

@@ -1,0 +1,154 @@
+"""One connection to Redis for what is hot: commands go out as they come, replies are taken as they come.
+
+redis-py makes the connection, with all that a URL can ask for; then this takes its bytes over. A command
+through redis-py costs more than 100 µs of Python, here about 5, and the queues live on commands
+(docs/decisions/0002). Nothing is ever sent twice.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, cast
+
+import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import DefaultParser
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, InvalidResponse, TimeoutError
+
+Argument = str | bytes | int | float
+Command = tuple[Argument, ...]
+
+
+LOST = "The connection to Redis was lost."
+
+
+class Executor(Protocol):
+    """Sends one command and answers its reply. Raises redis' errors."""
+
+    async def execute_command(self, *args: Any) -> Any:
+        """The reply to one command."""
+        ...
+
+
+class _Waiting(NamedTuple):
+    reply: asyncio.Future[Any]
+    sent_s: float
+
+
+class Wire(asyncio.Protocol):
+    """A connection to the Redis at `url`, made when it is first used and again after it was lost.
+
+    A command that has no reply after `timeout_s` seconds ends the connection, and with it all that wait.
+    Replies are as Redis sends them: bytes, integers, lists.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._loop: asyncio.AbstractEventLoop
+        self._connecting = asyncio.Lock()
+        self._connection: Any = None
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader()
+        self._waiting: deque[_Waiting] = deque()
+        self._watch: asyncio.TimerHandle | None = None
+
+    # What its users call.
+
+    async def execute_command(self, *args: Any) -> Any:
+        """The reply to one command. Raises redis' ResponseError, ConnectionError or TimeoutError."""
+        if self._transport is None:
+            await self._connect()
+        return await self._send(args)
+
+    async def execute_commands(self, commands: Sequence[Command]) -> list[Any]:
+        """The replies to commands that are sent together, a ResponseError for one that Redis refuses.
+
+        Raises redis' ConnectionError or TimeoutError.
+        """
+        if self._transport is None:
+            await self._connect()
+        replies = await asyncio.gather(*map(self._send, commands), return_exceptions=True)
+        for reply in replies:
+            if isinstance(reply, (ConnectionError, TimeoutError)):
+                raise reply
+        return replies
+
+    async def aclose(self) -> None:
+        """Close the connection; what waits for a reply gets a ConnectionError."""
+        if self._transport is not None:
+            self._transport.close()
+
+    # What the loop calls.
+
+    def data_received(self, data: bytes) -> None:
+        """Take replies in the order of their commands."""
+        self._reader.feed(data)
+        while (reply := self._reader.gets()) is not False:
+            waiting = self._waiting.popleft().reply
+            if waiting.done():  # whoever awaited it was cancelled
+                continue
+            if isinstance(reply, Exception):
+                waiting.set_exception(reply)
+            else:
+                waiting.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell all that wait that the outcome of their commands is unknown."""
+        self._transport = self._connection = None
+        self._fail(ConnectionError(LOST))
+
+    # Its own.
+
+    async def _connect(self) -> None:
+        async with self._connecting:
+            if self._transport is not None:
+                return
+            self._loop = asyncio.get_running_loop()
+            connection = self._pool.make_connection()
+            await connection.connect()
+            # The one place that reaches into redis-py; tests/storage/test_wire.py notices when it changes.
+            transport = cast(asyncio.Transport, connection._writer.transport)
+            transport.set_protocol(self)
+            self._reader = hiredis.Reader(
+                protocolError=InvalidResponse, replyError=DefaultParser.parse_error, notEnoughData=False
+            )
+            self._connection, self._transport = connection, transport
+
+    def _send(self, command: Sequence[Any]) -> asyncio.Future[Any]:
+        reply: asyncio.Future[Any] = self._loop.create_future()
+        if self._transport is None or self._transport.is_closing():
+            reply.set_exception(ConnectionError(LOST))
+            return reply
+        packed = hiredis.pack_command(tuple(command))
+        self._waiting.append(_Waiting(reply, self._loop.time()))
+        self._transport.write(packed)
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._timeout_s, self._look)
+        return reply
+
+    def _look(self) -> None:
+        """End a connection that has not replied in time; look again when the next could be late."""
+        self._watch = None
+        if not self._waiting:
+            return
+        left_s = self._waiting[0].sent_s + self._timeout_s - self._loop.time()
+        if left_s > 0:
+            self._watch = self._loop.call_later(left_s, self._look)
+        elif self._transport is not None:
+            self._transport.abort()
+            self._fail(TimeoutError(f"Redis did not reply within {self._timeout_s:g} s."))
+
+    def _fail(self, error: Exception) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for each in waiting:
+            if not each.reply.done():
+                each.reply.set_exception(error)
