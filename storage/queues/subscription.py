@@ -56,9 +56,10 @@ class Subscription:
         await self._guarded(self._create())
 
     async def read(self, limit: int) -> list[Entry]:
-        """Take up to about `limit` (at least 1) new entries, waiting for the block time when there are none.
+        """Take new entries, waiting for the block time when there are none.
 
-        Raises StoreAway. A queue that Redis has lost is created again, and nothing is answered.
+        While there is a backlog, up to `limit` (at least 1) shared between the queues by weight; else up to
+        `limit` of each queue. Raises StoreAway. A queue that Redis has lost is created again, and nothing is answered.
         """
         return await self._guarded(self._read(limit))
 
