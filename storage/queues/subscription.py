@@ -59,7 +59,8 @@ class Subscription:
         """Take new entries, waiting for the block time when there are none.
 
         While there is a backlog, up to `limit` (at least 1) shared between the queues by weight; else up to
-        `limit` of each queue. Raises StoreAway. A queue that Redis has lost is created again, and nothing is answered.
+        `limit` of each queue. A queue that Redis has lost is created again, and nothing is answered.
+        Raises StoreAway.
         """
         return await self._guarded(self._read(limit))
 
