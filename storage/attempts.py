@@ -20,13 +20,29 @@ class Attempts:
         with redis_away_is_store_away():
             if int(await self._redis.execute_command("GET", name) or 0) < self._most:
                 return 0
-            left_ms: int = await self._redis.execute_command("PTTL", name)
-        return max(1, left_ms)
+            return await self._left_ms(name)
 
-    async def count(self, subject: str) -> None:
-        """Count one attempt."""
+    async def count(self, subject: str) -> int:
+        """Count one attempt. Answers 0, or the ms until `subject` may try again when it was one too many.
+
+        Of any number that are counted at once no more than the limit get 0.
+        """
         name = keys.limit(self._kind, subject)
         with redis_away_is_store_away():
-            await self._redis.execute_command("INCR", name)
-            # Only the first of a period sets its end; and one that died in between is made good by the next.
-            await self._redis.execute_command("PEXPIRE", name, self._period_ms, "NX")
+            count = await self._add(name, 1)
+            return 0 if count <= self._most else await self._left_ms(name)
+
+    async def forgive(self, subject: str) -> None:
+        """Take back one attempt that got 0 and came to nothing."""
+        with redis_away_is_store_away():
+            await self._add(keys.limit(self._kind, subject), -1)
+
+    async def _add(self, name: str, number: int) -> int:
+        count: int = await self._redis.execute_command("INCRBY", name, number)
+        # Only the first of a period sets its end; and one that died in between is made good by the next.
+        await self._redis.execute_command("PEXPIRE", name, self._period_ms, "NX")
+        return count
+
+    async def _left_ms(self, name: str) -> int:
+        left_ms: int = await self._redis.execute_command("PTTL", name)
+        return max(1, left_ms)

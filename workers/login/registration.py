@@ -2,7 +2,7 @@
 
 from protocol.errors import EMAIL_TAKEN, TOO_MANY_ATTEMPTS, USERNAME_TAKEN, RequestError
 from protocol.messages.auth import Register, Registered
-from storage.users import EmailTaken, NewUser, User, UsernameTaken, fold
+from storage.users import Added, EmailTaken, NewUser, User, UsernameTaken, fold
 from workers.login.room import LoginRoom, handlers, now_ms
 from workers.requests import Call
 
@@ -18,9 +18,23 @@ async def register(room: LoginRoom, call: Call[Register]) -> Registered:
         if await _is_repeat(room, call, await room.users.registered(user_id, registration_id)):
             return Registered(user_id=user_id)
         raise RequestError(USERNAME_TAKEN if taken == "username" else EMAIL_TAKEN)
-    wait_ms = await room.registrations.wait_ms(envelope.peer)
+    wait_ms = await room.registrations.count(envelope.peer)
     if wait_ms:
         raise RequestError(TOO_MANY_ATTEMPTS, "Too many accounts were made from your address.", wait_ms)
+    try:
+        added = await _add(room, call, user_id, registration_id)
+    except BaseException:
+        await room.registrations.forgive(envelope.peer)
+        raise
+    if not added.created:
+        await room.registrations.forgive(envelope.peer)
+        if not await _is_repeat(room, call, added.user):
+            raise RequestError(USERNAME_TAKEN)
+    return Registered(user_id=user_id)
+
+
+async def _add(room: LoginRoom, call: Call[Register], user_id: str, registration_id: str) -> Added:
+    data, envelope = call.data, call.envelope
     new = NewUser(
         user_id=user_id,
         email=data.email,
@@ -30,15 +44,11 @@ async def register(room: LoginRoom, call: Call[Register]) -> Registered:
         created_at=now_ms(),
     )
     try:
-        added = await room.users.add(new)
+        return await room.users.add(new)
     except UsernameTaken:
         raise RequestError(USERNAME_TAKEN) from None
     except EmailTaken:
         raise RequestError(EMAIL_TAKEN) from None
-    if not added.created and not await _is_repeat(room, call, added.user):
-        raise RequestError(USERNAME_TAKEN)
-    await room.registrations.count(envelope.peer)
-    return Registered(user_id=user_id)
 
 
 async def _is_repeat(room: LoginRoom, call: Call[Register], earlier: User | None) -> bool:

@@ -75,8 +75,11 @@ async def _by_password(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
     user = await room.users.get(user_id)
     password_hash = user.password_hash if user is not None else None
     right = await room.hashing.check(call.data.password or "", password_hash, call.envelope.deadline_ms)
+    # Again: of guesses that come all at once, those beyond the limit must not learn whether they are right.
+    wait_ms = await room.failed_logins.wait_ms(user_id) if right else await room.failed_logins.count(user_id)
+    if wait_ms:
+        raise RequestError(TOO_MANY_ATTEMPTS, retry_after_ms=wait_ms)
     if user is None or not right:
-        await room.failed_logins.count(user_id)
         raise RequestError(INVALID_CREDENTIALS)
     return user, ""
 
