@@ -216,6 +216,19 @@ class Cluster:
             self.wait_for(process, "READY")
         return process
 
+    def with_one_request_more(self, module: str, *, owner: str) -> str:
+        """A program: `module` of a release that declares `probe.request`, for who is signed in."""
+        program = self.folder / f"{module}_of_{owner}.py"
+        program.write_text(
+            "import runpy\n"
+            "from protocol.messages.declaration import Message, Nothing, request\n"
+            f"@request('probe.request', owner='{owner}', reply=Nothing)\n"
+            "class Probe(Message, frozen=True):\n"
+            "    pass\n"
+            f"runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
+        )
+        return str(program)
+
     # Looking.
 
     def __getitem__(self, name: str) -> Process:

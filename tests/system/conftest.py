@@ -9,6 +9,7 @@ When a test fails, the logs of its processes are part of the report. A process t
 it goes on fails the test, whatever else happened.
 """
 
+import contextlib
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -30,8 +31,9 @@ def pytest_runtest_makereport(
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Cluster):
-                for name, log in value.logs():
-                    report.sections.append((f"log of {name}", log[-LOG_END_CHARACTERS:]))
+                with contextlib.suppress(FileNotFoundError):  # in the teardown that removed them
+                    for name, log in value.logs():
+                        report.sections.append((f"log of {name}", log[-LOG_END_CHARACTERS:]))
     return report
 
 

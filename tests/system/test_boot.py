@@ -164,20 +164,6 @@ def port_of(listening: socket.socket) -> int:
     return port
 
 
-def with_one_request_more(cluster: Cluster, module: str, owner: str) -> str:
-    """A program that is `module` after a release in which somebody forgot a handler."""
-    program = cluster.folder / f"forgetful_{module}.py"
-    program.write_text(
-        "import runpy\n"
-        "from protocol.messages.declaration import Message, Nothing, request\n"
-        f"@request('probe.request', owner='{owner}', reply=Nothing)\n"
-        "class Probe(Message, frozen=True):\n"
-        "    pass\n"
-        f"runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
-    )
-    return str(program)
-
-
 class TestFailure:
     def test_queue_creation(self, watched: Cluster) -> None:
         watched.redis.set("SOCK901_Q", "somebody else's")
@@ -215,14 +201,14 @@ class TestFailure:
         assert "deaf:pw" not in node.log
 
     def test_handler_registration(self, watched: Cluster) -> None:
-        program = with_one_request_more(watched, "socketd", "socketd")
+        program = watched.with_one_request_more("socketd", owner="socketd")
 
         node = watched.start_node(program=program, wait=False)
 
         assert "handlers" in failed(watched, node, "handler registration")
 
     def test_handler_registration_of_a_worker(self, watched: Cluster) -> None:
-        program = with_one_request_more(watched, "workers", "login")
+        program = watched.with_one_request_more("workers", owner="login")
 
         worker = watched.start_worker("login", 2, program=program, wait=False)
 

@@ -356,6 +356,19 @@ class TestPatience:
         assert 2 <= len(names[:-1]) <= 4
         assert heard[0]["data"]["serverTime"] > 1_700_000_000_000
 
+    async def test_who_never_ends_a_frame_is_idle(self, hasty: Process) -> None:
+        wire = await Wire.greeted(hasty.endpoint)
+        wire.send(HEADER.pack(8000))
+
+        async def drip() -> None:
+            while True:
+                wire.send(b"x")
+                await asyncio.sleep(0.3)
+
+        dripping = asyncio.create_task(drip())
+        assert (await wire.goodbye())["code"] == "IDLE"
+        dripping.cancel()
+
     async def test_who_speaks_is_not_idle(self, hasty: Process) -> None:
         connection = await Connection.open(*hasty.endpoint)
 
@@ -421,6 +434,17 @@ async def test_frames_grow_with_the_sign_in(node: Process) -> None:
     wire.send(HEADER.pack(MIB + 1))
 
     assert (await wire.goodbye())["code"] == "PROTOCOL_ERROR"
+
+
+async def test_a_request_that_needs_a_sign_in(house: Cluster) -> None:
+    node = house.start_node(program=house.with_one_request_more("socketd", owner="login"))
+    wire = await Wire.greeted(node.endpoint)
+
+    reply = await wire.ask("probe.request", {})
+
+    assert (reply["status"], reply["error"]["code"]) == (401, "NOT_AUTHENTICATED")
+    wire.leave()
+    node.kill()
 
 
 async def test_a_full_queue_is_busy(house: Cluster) -> None:
