@@ -40,13 +40,17 @@ UNBOUNDED: Settings = {
 
 @dataclass(frozen=True)
 class System:
-    """A running lobbyd. `pids` are by process id, such as SOCK001 and login-1; `ports` are the nodes'."""
+    """A running lobbyd. `pids` are by process id, such as SOCK001 and login-1; `ports` are the nodes'.
+
+    `pids` are those of the start; `processes` knows those of the moment, and can kill.
+    """
 
     redis_url: str
     database_url: str
     secret: str
     pids: Mapping[str, int]
     ports: Sequence[int]
+    processes: "Processes"
 
 
 class Processes:
@@ -55,6 +59,7 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started_with: dict[str, tuple[Sequence[str], Mapping[str, str] | None]] = {}
 
     @property
     def pids(self) -> dict[str, int]:
@@ -63,10 +68,22 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         """Start one. It inherits the environment where none is given."""
+        self._started_with[name] = command, environ
         with self._log(name).open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command, cwd=self._directory, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def kill(self, name: str) -> None:
+        """End one at once, as a crash would."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def start_again(self, name: str, settings: Settings) -> None:
+        """Start one that was killed as it was started before, with these settings besides."""
+        command, environ = self._started_with[name]
+        self.start(name, command, _environ(settings, environ))
 
     def check(self) -> None:
         """Raise CannotMeasure when one has ended, with the end of its log."""
@@ -93,7 +110,7 @@ class Processes:
 
 
 @contextlib.asynccontextmanager
-async def running_system(settings: Settings, nodes: int = 1) -> AsyncIterator[System]:
+async def running_system(settings: Settings, nodes: int = 1, login_workers: int = 1) -> AsyncIterator[System]:
     """Start lobbyd with these settings and wait until it is READY; stop it in the end, come what may.
 
     Raises CannotMeasure when it does not come up.
@@ -104,13 +121,22 @@ async def running_system(settings: Settings, nodes: int = 1) -> AsyncIterator[Sy
         own: Settings = {"redis.url": redis_url, "database.url": database_url, "auth.secret": secret}
         environ = _environ({**UNBOUNDED, **own, **settings})
         node_ids = [f"SOCK{number:03}" for number in range(1, nodes + 1)]
-        for kind in ("status", "login"):
-            processes.start(f"{kind}-1", [sys.executable, "-m", "workers", kind], environ)
+        worker_ids = ["status-1", *(f"login-{number}" for number in range(1, login_workers + 1))]
+        for worker_id in worker_ids:
+            command = [
+                sys.executable,
+                "-m",
+                "workers",
+                worker_id.partition("-")[0],
+                "--process-id",
+                worker_id,
+            ]
+            processes.start(worker_id, command, environ)
         for node_id in node_ids:
             command = [sys.executable, "-m", "socketd", "--server-id", node_id, "--set", "socketd.port=0"]
             processes.start(node_id, command, environ)
-        ports = await _ready(redis_url, processes, node_ids, {"status-1", "login-1", *node_ids})
-        yield System(redis_url, database_url, secret, processes.pids, ports)
+        ports = await _ready(redis_url, processes, node_ids, {*worker_ids, *node_ids})
+        yield System(redis_url, database_url, secret, processes.pids, ports, processes)
         processes.check()
 
 
@@ -171,10 +197,12 @@ async def _limit(what: str, processes: Processes) -> AsyncIterator[None]:
         raise CannotMeasure(f"{what} was not ready within {START_TIMEOUT_S:g} s:\n{tails}") from None
 
 
-def _environ(settings: Settings) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LOBBYD_")}
+def _environ(settings: Settings, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment with these settings: on top of `base`, or with none of the caller's own."""
+    if base is None:
+        base = {name: value for name, value in os.environ.items() if not name.startswith("LOBBYD_")}
     given = {f"LOBBYD_{name.upper().replace('.', '__')}": str(value) for name, value in settings.items()}
-    return {**inherited, **given}
+    return {**base, **given}
 
 
 def _free_port() -> int:
