@@ -6,6 +6,7 @@ import signal
 import socket
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -164,13 +165,39 @@ def port_of(listening: socket.socket) -> int:
     return port
 
 
-class TestFailure:
-    def test_queue_creation(self, watched: Cluster) -> None:
-        watched.redis.set("SOCK901_Q", "somebody else's")
+@dataclass(frozen=True)
+class Failing:
+    """Processes that cannot start, each for its own reason; side by side, as each takes time to give up."""
 
-        node = watched.start_node(901, wait=False)
+    no_queue: Process
+    deaf: Process
+    no_redis: Process
+    no_database: Process
+
+
+@pytest.fixture(scope="module")
+def failing(watched: Cluster) -> Failing:
+    watched.redis.set("SOCK901_Q", "somebody else's")
+    watched.redis.acl_setuser(
+        "deaf", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"],
+        commands=["+@all", "-xreadgroup"],
+    )  # fmt: skip
+    deaf_url = str(watched.settings["redis.url"]).replace("//", "//deaf:pw@")
+    database_url = f"mysql+aiomysql://nobody:secret-word@{HOST}:1/nothing"
+    return Failing(
+        no_queue=watched.start_node(901, wait=False),
+        deaf=watched.start_node(settings={"redis.url": deaf_url}, wait=False),
+        no_redis=watched.start_node(settings={"redis.url": f"redis://{HOST}:1/0"}, wait=False),
+        no_database=watched.start_worker("login", 2, {"database.url": database_url}, wait=False),
+    )
+
+
+class TestFailure:
+    def test_queue_creation(self, watched: Cluster, failing: Failing) -> None:
+        node = failing.no_queue
 
         assert node.wait() == 1
+
         error = watched.wait_for(node, "ERROR")["error"]
         assert error.startswith("queue creation: ")
         assert "WRONGTYPE" in error
@@ -188,17 +215,9 @@ class TestFailure:
 
         assert watched.wait_for(node, "READY")["error"] == ""
 
-    def test_subscription(self, watched: Cluster) -> None:
-        watched.redis.acl_setuser(
-            "deaf", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"],
-            commands=["+@all", "-xreadgroup"],
-        )  # fmt: skip
-        url = str(watched.settings["redis.url"]).replace("//", "//deaf:pw@")
-
-        node = watched.start_node(settings={"redis.url": url}, wait=False)
-
-        assert "xreadgroup" in failed(watched, node, "subscription")
-        assert "deaf:pw" not in node.log
+    def test_subscription(self, watched: Cluster, failing: Failing) -> None:
+        assert "xreadgroup" in failed(watched, failing.deaf, "subscription")
+        assert "deaf:pw" not in failing.deaf.log
 
     def test_handler_registration(self, watched: Cluster) -> None:
         program = watched.with_one_request_more("socketd", owner="socketd")
@@ -210,7 +229,7 @@ class TestFailure:
     def test_handler_registration_of_a_worker(self, watched: Cluster) -> None:
         program = watched.with_one_request_more("workers", owner="login")
 
-        worker = watched.start_worker("login", 2, program=program, wait=False)
+        worker = watched.start_worker("login", 3, program=program, wait=False)
 
         assert "probe.request" in failed(watched, worker, "handler registration")
 
@@ -232,20 +251,14 @@ class TestFailure:
         assert watched.wait_for(node, "READY")["error"] == ""
         asyncio.run(somebody_signs_in(node))
 
-    def test_no_redis(self, watched: Cluster) -> None:
-        node = watched.start_node(settings={"redis.url": f"redis://{HOST}:1/0"}, wait=False)
+    def test_no_redis(self, watched: Cluster, failing: Failing) -> None:
+        assert failing.no_redis.wait() == 1
+        assert '"cause": "claim: StoreAway: Redis cannot be reached' in failing.no_redis.log
+        assert watched.status(failing.no_redis) == {}
 
-        assert node.wait() == 1
-        assert '"cause": "claim: StoreAway: Redis cannot be reached' in node.log
-        assert watched.status(node) == {}
-
-    def test_no_database(self, watched: Cluster) -> None:
-        url = f"mysql+aiomysql://nobody:secret-word@{HOST}:1/nothing"
-
-        worker = watched.start_worker("login", 2, {"database.url": url}, wait=False)
-
-        assert "cannot be reached" in failed(watched, worker, "database")
-        assert "secret-word" not in worker.log
+    def test_no_database(self, watched: Cluster, failing: Failing) -> None:
+        assert "cannot be reached" in failed(watched, failing.no_database, "database")
+        assert "secret-word" not in failing.no_database.log
 
     def test_a_setting_that_cannot_be(self, watched: Cluster) -> None:
         node = watched.start_node(settings={"socketd.keepalive_s": "soon"}, wait=False)

@@ -119,6 +119,31 @@ async def test_a_thousand_players_while_workers_die(stormy: Cluster) -> None:
     await redis.aclose()
 
 
+@pytest.mark.parametrize("how", ["killed", "asked to end"])
+async def test_a_node_goes_while_players_wait(stormy: Cluster, how: str) -> None:
+    stormy.redis.hset(keys.PORTAL_CONFIG, "totalRate", 600)
+    rushers = [Rusher(stormy, number) for number in range(60)]
+    await asyncio.gather(*(rusher.register() for rusher in rushers))
+    coming = asyncio.gather(*(rusher.come_in() for rusher in rushers))
+    await asyncio.sleep(1)  # while they wait
+
+    if how == "killed":
+        stormy["SOCK001"].kill()
+    else:
+        stormy["SOCK001"].asked_to_end()
+
+    await coming
+    tickets: list[Any] = [stormy.redis.hgetall(keys.ticket(rusher.tid)) for rusher in rushers]
+    for rusher, ticket in zip(rushers, tickets, strict=True):
+        assert rusher.signed_in is not None
+        assert (ticket["uid"], ticket["status"]) == (rusher.name, "CONSUMED")
+        assert stormy.redis.hget(keys.session(rusher.name), "login_count") == "1"
+    the_order_was_kept([(int(ticket["issuedAt"]), int(ticket["readyAt"])) for ticket in tickets])
+    assert (stormy.redis.hget(keys.PORTAL_STATS, "issued")) == str(len(rushers))
+    for rusher in rushers:
+        rusher.player.close()
+
+
 def everybody_came_in_once(
     rushers: Sequence[Rusher], tickets: Sequence[dict[str, str]], ledger: dict[str, float]
 ) -> None:

@@ -26,7 +26,7 @@ from tests.system.guest import PASSWORD, Guest, registration
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
 
-AWAY_S = 5.0
+AWAY_S = 4.0
 ANSWER_S = 2.5
 """Within this every request has an answer: the 2 s that are promised, and what a busy machine adds."""
 
