@@ -130,6 +130,7 @@ class _Run:
         return rush_figures.Rush(
             players=plan.players,
             rate=plan.rate,
+            has_faults=plan.kill_workers or plan.kill_node,
             opened_at=self._opened_at,
             connect_s=connect_s,
             login_s=login_s,

@@ -13,7 +13,7 @@ import msgspec
 
 from bench.harness import CannotMeasure
 from bench.rush_generator import Progress
-from bench.rush_player import Stage, Story
+from bench.rush_story import Stage, Story
 
 LINE_LIMIT_BYTES = 1_048_576
 

@@ -3,7 +3,8 @@
 Waits are from a ticket's issue, or from the opening where that is later, to `readyAt` in the ticket's hash;
 `from_issue` are the same from the issue in any case. Goals for other numbers of players and other rates are
 those of 100,000 at 1,700/s (58.8 s) as shares of players/rate: all in within 1.02, a mean wait of 0.51, a
-longest one of 1.054; Redis has 20 MB and 4.8 kB a player.
+longest one of 1.054; Redis has 20 MB and 4.8 kB a player. Where processes are killed a sign-in may take as
+long as a dead worker's request is left to it, `queues.lease_s`, and 2 s.
 """
 
 from bisect import bisect_left
@@ -13,14 +14,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from bench.harness import Goal, at_least, at_most, quantile, rounded
-from bench.rush_player import Story
+from bench.rush_story import Story
 from bench.rush_watch import Ticket, kind
+from runtime.settings import QueuesSettings
 
 WINDOW_S, SHORT_WINDOW_S = 30.0, 10.0
 STEP_MS = 100
 MOST_RATE_ERROR = 0.01
 
 ALL_IN, MEAN_WAIT, LONGEST_WAIT = 60 / 58.82, 30 / 58.82, 62 / 58.82
+FAULT_S = 2.0
 REDIS_BYTES, REDIS_BYTES_EACH = 20_000_000, 4_800
 
 
@@ -30,6 +33,7 @@ class Rush:
 
     players: int
     rate: float
+    has_faults: bool
     opened_at: float
     connect_s: float
     login_s: float
@@ -73,9 +77,10 @@ def figures(rush: Rush) -> dict[str, float]:
 def goals(rush: Rush, found: Mapping[str, float]) -> list[Goal]:
     """What was to be reached."""
     whole_s = rush.players / rush.rate
+    late_s = QueuesSettings().lease_s + FAULT_S if rush.has_faults else 0.0
     waits = [rush.wait_s(ticket) for ticket in rush.admitted] or [float("inf")]
     return [
-        at_most("s from the opening to the last one in", found["all_in_s"], ALL_IN * whole_s),
+        at_most("s from the opening to the last one in", found["all_in_s"], ALL_IN * whole_s + late_s),
         at_most("s of waiting, mean", fmean(waits), MEAN_WAIT * whole_s),
         at_most("s of waiting, longest", max(waits), LONGEST_WAIT * whole_s),
         at_most("rate error in any window", found["rate_error_ratio"], MOST_RATE_ERROR),

@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 import uvloop
 
-from bench.rush_player import Player, Stage
+from bench.rush_player import Player
+from bench.rush_story import Stage
 from bench.system import HOST
 
 OPENING_AT_ONCE = 100

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from bench.rush_crowd import Crowd
-from bench.rush_player import Stage
+from bench.rush_story import Stage
 
 COLOURS = {
     Stage.OUTSIDE: "bright_black",

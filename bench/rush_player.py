@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from bench.rush_story import Stage, Story
 from protocol.codec import encode
 from protocol.frames import FrameReader, frame
 from protocol.messages import REQUESTS, Message
@@ -38,37 +39,6 @@ class Asked(IntEnum):
     STREAM = 3
     FINALIZE = 4
     RESUME = 5
-
-
-class Stage(IntEnum):
-    """How far a player has come."""
-
-    OUTSIDE = 0
-    CONNECTED = 1
-    LOGGING_IN = 2
-    WAITING = 3
-    READY = 4
-    IN = 5
-    LOST = 6
-
-
-class Story(msgspec.Struct, array_like=True):
-    """What happened to a player. Times `_at` are in s since the epoch; -1 where it did not happen."""
-
-    tid: str = ""
-    login_s: float = -1
-    finalize_s: float = -1
-    ready_at: float = -1
-    estimate_s: float = -1
-    estimated_at: float = -1
-    readies: int = 0
-    pairs: int = 0
-    updates: int = 0
-    largest_gap_s: float = 0
-    worse_places: int = 0
-    returns: int = 0
-    retries: int = 0
-    failure: str = ""
 
 
 class _Data(msgspec.Struct, rename="camel", frozen=True):

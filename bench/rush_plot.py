@@ -1,5 +1,6 @@
 """The rush as a drawing in plain SVG: who waits over time, admissions beside the rate, and the waits."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
@@ -23,7 +24,7 @@ class Panel:
     def __init__(self, number: int, title: str, x: tuple[float, float], y1: float) -> None:
         self._top = 60 + number * (PANEL_HEIGHT + GAP)
         self._x0, self._x1 = x
-        self._y1 = y1 or 1.0
+        self._y1 = _round_up(y1)
         self.parts = [_text(LEFT, self._top - 14, title, size=14, weight="bold")]
         self._axes()
 
@@ -35,7 +36,7 @@ class Panel:
             self.parts += [
                 f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="{FAINT}"/>',
                 _text(LEFT - 8, y + 4, f"{y_value:,.0f}", anchor="end"),
-                _text(x, self._top + PANEL_HEIGHT + 18, f"{x_value:.0f} s", anchor="middle"),
+                _text(x, self._top + PANEL_HEIGHT + 18, f"{x_value:.3g} s", anchor="middle"),
             ]
 
     def line(self, points: Points, colour: str) -> None:
@@ -122,8 +123,14 @@ def _waits(rush: Rush) -> Panel:
     return panel
 
 
+def _round_up(value: float) -> float:
+    """The next number whose fifths are easily read."""
+    power = 10.0 ** math.floor(math.log10(max(value, 1)))
+    return next(step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value)
+
+
 def _span(curve: Points) -> tuple[float, float]:
-    return curve[0][0], curve[-1][0]
+    return float(math.floor(curve[0][0])), curve[-1][0]
 
 
 def _text(
