@@ -4,6 +4,7 @@ The node's sockets, the client library and the tests put their own I/O around it
 the caller; nothing here reads a clock.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -70,9 +71,12 @@ class ServerConnection:
         """Take frames of up to `limit_bytes` from now on."""
         self._frames.limit_bytes = limit_bytes
 
-    def receive(self, data: bytes) -> list[RawRequest | BadRequest]:
-        """Return the requests that `data` completes. Raises ProtocolError: say goodbye and close."""
-        return [_request(body) for body in self._frames.feed(data)]
+    def receive(self, data: bytes) -> Iterator[RawRequest | BadRequest]:
+        """The requests that `data` completes, each read when it is asked for: who stops early pays no more.
+
+        Raises ProtocolError, at once or at a request: say goodbye and close.
+        """
+        return map(_request, self._frames.feed(data))
 
 
 def reply_frame(request_id: int, status: int, data: Message) -> bytes:

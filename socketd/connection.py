@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from socketd.server import Door
 
 
+REFUSALS = 4
+"""Times the rate of requests at which a client may be refused: beyond, it does not heed `retryAfterMs`, and
+answering it would cost the others."""
+
+LARGE_READ_BYTES = 65_536
+"""After as much at once the other connections have their turn: uvloop would read on, 8 MB at a time."""
+
+
 class Connection(asyncio.Protocol):
     """A connection from accept to close.
 
@@ -22,14 +30,16 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_door", "_protocol", "_transport", "bucket", "closing", "due", "greeted", "id", "in_flight",
-        "last_once", "last_received_s", "last_sent_s", "opened_s", "peer", "roles", "ticket", "user_id",
+        "_bucket", "_door", "_protocol", "_refusals", "_transport", "closing", "due", "greeted", "id",
+        "in_flight", "last_once", "last_received_s", "last_sent_s", "opened_s", "peer", "roles", "ticket",
+        "user_id",
     )  # fmt: skip
 
     def __init__(self, door: "Door") -> None:
         self._door = door
         self._protocol = ServerConnection(door.limits.max_frame_bytes_before_sign_in)
         self._transport: asyncio.Transport | None = None
+        self._refusals: TokenBucket | None = None
         self.id = 0
         self.peer = ""
         self.greeted = False
@@ -51,21 +61,24 @@ class Connection(asyncio.Protocol):
         self.peer = name[0] if name else "unknown"
         now_s = self._door.now_s()
         self.opened_s = self.last_received_s = self.last_sent_s = now_s
-        self.bucket = TokenBucket(self._door.requests_per_second, now_s)
+        self._bucket = TokenBucket(self._door.requests_per_second, now_s)
         self._door.opened(self)
 
     def data_received(self, data: bytes) -> None:
         """Cut into requests and hand them on; what is no protocol ends the connection."""
-        if self.closing:
-            return
+        now_s = self._door.now_s()
         try:
-            requests = self._protocol.receive(data)
-            if requests:
-                self.last_received_s = self._door.now_s()
-            for request in requests:
+            for request in self._protocol.receive(data):
+                if self.closing:
+                    return
+                self.last_received_s = now_s
                 self._door.dispatch(self, request)
         except ProtocolError as error:
             self.close(error.code, error.message)
+            return
+        if len(data) >= LARGE_READ_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+            self._door.call_soon(self._read_on)
 
     def eof_received(self) -> bool:
         """A client that has said its last word is gone."""
@@ -83,6 +96,20 @@ class Connection(asyncio.Protocol):
         self._door.closed(self)
 
     # What the node calls.
+
+    def turn(self, now_s: float) -> float:
+        """Take the turn for one request. Answers 0, or the seconds until there is one.
+
+        Raises ProtocolError for a client that asks on and on nevertheless.
+        """
+        wait_s = self._bucket.take(now_s)
+        if not wait_s:
+            return 0.0
+        if self._refusals is None:
+            self._refusals = TokenBucket(REFUSALS * self._door.requests_per_second, now_s)
+        if self._refusals.take(now_s):
+            raise ProtocolError("Requests go on and on although they are refused: wait for retryAfterMs.")
+        return wait_s
 
     def send(self, frame: bytes) -> None:
         """Write a whole frame; nothing happens when the connection is closing."""
@@ -120,3 +147,7 @@ class Connection(asyncio.Protocol):
         """Drop the socket with whatever waits to be written."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _read_on(self) -> None:
+        if self._transport is not None and not self.closing:
+            self._transport.resume_reading()

@@ -51,6 +51,7 @@ class Door:
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time
+        self.call_soon = self._loop.call_soon
         self.port = settings.port
 
     # The life of the door.

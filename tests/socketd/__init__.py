@@ -1,0 +1,1 @@
+"""Tests of the socket node that need no other process."""
