@@ -127,6 +127,7 @@ class _Run:
             at_end = self._usage.cpu_s()
         stories = await self._people.stories()
         after = await self._redis.info("memory")
+        commands = await self._redis.info("commandstats")
         return rush_figures.Rush(
             players=plan.players,
             rate=plan.rate,
@@ -139,6 +140,9 @@ class _Run:
             cpu_s={"login": _less(at_opening, at_start), "admission": _less(at_end, at_opening)},
             phase_s={"login": login_s, "admission": admission_s},
             resident_bytes=self._usage.resident_bytes,
+            redis_command_s={
+                name.removeprefix("cmdstat_"): each["usec"] / 1e6 for name, each in commands.items()
+            },
             redis_before_bytes=before["used_memory"],
             redis_peak_bytes=after["used_memory_peak"],
         )

@@ -109,7 +109,7 @@ async def crowd(
                 path = directory / f"tokens-{number}"
                 path.write_bytes(msgspec.msgpack.encode(tokens[number * share : (number + 1) * share]))
                 arguments = (
-                    *(f"127.0.3.{number + 1}", ",".join(map(str, ports)), str(path)),
+                    *(str(number * share), ",".join(map(str, ports)), str(path)),
                     str(math.ceil(at_once / generators)),
                 )
                 started.append(await _start(arguments))

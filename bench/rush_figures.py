@@ -24,6 +24,9 @@ MOST_RATE_ERROR = 0.01
 
 ALL_IN, MEAN_WAIT, LONGEST_WAIT = 60 / 58.82, 30 / 58.82, 62 / 58.82
 FAULT_S = 2.0
+MOST_COMMANDS = 6
+"""So many of Redis's commands are shown, the longest first. A Function's time has its commands' in it."""
+
 REDIS_BYTES, REDIS_BYTES_EACH = 20_000_000, 4_800
 
 
@@ -42,6 +45,7 @@ class Rush:
     cpu_s: Mapping[str, Mapping[str, float]]
     phase_s: Mapping[str, float]
     resident_bytes: Mapping[str, int]
+    redis_command_s: Mapping[str, float]
     redis_before_bytes: int
     redis_peak_bytes: int
 
@@ -233,6 +237,8 @@ def _costs(rush: Rush) -> dict[str, float]:
         "redis_before_bytes": rush.redis_before_bytes,
         "redis_peak_bytes": rush.redis_peak_bytes,
     }
+    most = sorted(rush.redis_command_s.items(), key=lambda pair: -pair[1])[:MOST_COMMANDS]
+    found |= {f"redis_in_{name}_s": seconds for name, seconds in most}
     for name, size in sorted(rush.resident_bytes.items()):
         found[f"{name}_resident_bytes"] = size
     for phase, seconds in rush.cpu_s.items():

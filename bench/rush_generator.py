@@ -1,7 +1,8 @@
-"""A load generator of the rush: `python -m bench.rush_generator ADDRESS PORTS TOKENS AT_ONCE`.
+"""A load generator of the rush: `python -m bench.rush_generator FIRST PORTS TOKENS AT_ONCE`.
 
-A process with its own part of the crowd, from one loopback address. It reads orders from stdin, line by
-line, and answers each with a line of JSON when it is done; how far its players are goes along twice a second.
+A process with its own part of the crowd, whose first player is the FIRST of all. It reads orders from stdin,
+line by line, and answers each with a line of JSON when it is done; how far its players are goes along twice a
+second.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from itertools import count
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from bench.rush_story import Stage
 from bench.system import HOST
 
 OPENING_AT_ONCE = 100
+PER_ADDRESS = 3_000
+"""Players from one loopback address: a kernel looks for a free port the longer the fewer are free."""
+
+FIRST_ADDRESS = IPv4Address("127.0.3.1")
+
 PROGRESS_S = 0.5
 PING_S = 30.0
 """A player who said nothing for so long pings: a node hangs up after 45 s of silence."""
@@ -42,10 +48,10 @@ class Progress(msgspec.Struct):
 class Part:
     """This process's part of the crowd."""
 
-    def __init__(self, address: str, ports: list[int], tokens: list[str], at_once: int) -> None:
+    def __init__(self, first: int, ports: list[int], tokens: list[str], at_once: int) -> None:
         self.is_open = False
-        self._address, self._ports, self._at_once = address, ports, at_once
-        self._players = [Player(self, token, route) for token, route in zip(tokens, count())]
+        self._ports, self._at_once = ports, at_once
+        self._players = [Player(self, token, number) for number, token in enumerate(tokens, first)]
         self._counts = [0] * len(Stage)
         self._counts[Stage.OUTSIDE] = len(tokens)
         self._to_log_in: deque[Player] = deque()
@@ -139,8 +145,9 @@ class Part:
 
     async def _connect(self, player: Player) -> None:
         port = self._ports[player.route % len(self._ports)]
+        address = str(FIRST_ADDRESS + player.number // PER_ADDRESS)
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: player, HOST, port, local_addr=(self._address, 0))
+        await loop.create_connection(lambda: player, HOST, port, local_addr=(address, 0))
 
     async def _keep_alive(self) -> None:
         while True:
@@ -177,12 +184,12 @@ class Part:
             os._exit(1)  # the benchmark sees it, and says so
 
 
-def main(address: str, ports: str, tokens: str, at_once: str) -> None:
+def main(first: str, ports: str, tokens: str, at_once: str) -> None:
     """Be a generator."""
     given = msgspec.msgpack.decode(Path(tokens).read_bytes(), type=list[str])
 
     async def run() -> None:
-        await Part(address, [int(port) for port in ports.split(",")], given, int(at_once)).run()
+        await Part(int(first), [int(port) for port in ports.split(",")], given, int(at_once)).run()
 
     uvloop.run(run())
 

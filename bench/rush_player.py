@@ -98,10 +98,10 @@ class Player(asyncio.Protocol):
 
     __slots__ = (
         "_client_id", "_crowd", "_finalize_at", "_frames", "_login_at", "_news_at", "_position", "_token",
-        "_transport", "route", "sent_at", "stage", "story",
+        "_transport", "number", "route", "sent_at", "stage", "story",
     )  # fmt: skip
 
-    def __init__(self, crowd: Surroundings, token: str, route: int) -> None:
+    def __init__(self, crowd: Surroundings, token: str, number: int) -> None:
         self._crowd = crowd
         self._token = token
         self._transport: asyncio.Transport | None = None
@@ -109,7 +109,7 @@ class Player(asyncio.Protocol):
         self._client_id = ""
         self._login_at = self._finalize_at = self._news_at = self.sent_at = 0.0
         self._position = 0
-        self.route = route
+        self.number = self.route = number
         self.stage = Stage.OUTSIDE
         self.story = Story()
 
