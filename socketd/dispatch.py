@@ -100,7 +100,7 @@ class Dispatcher:
             data=msgspec.Raw(encode(data)),
             sent_ms=sent_ms,
             deadline_ms=sent_ms + self._timeout_ms,
-            trace_id=f"{self._trace_prefix}{number:012x}",
+            trace_id=f"{self._trace_prefix}{number:016x}",
             peer=connection.peer,
             key=request.key,
             user_id=connection.user_id,

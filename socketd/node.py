@@ -25,7 +25,7 @@ BLOCK_S = 0.5
 
 SWEEP_S = 5.0
 STEP_ATTEMPTS = 5
-CONNECTION_ID_BITS = 20
+NUMBER_BITS = 20
 
 
 def queue_create(config: Config) -> QueueCreate:
@@ -57,9 +57,10 @@ class Node:
         self._queues = QueueServer(self._redis)
         self._wire = connect_wire(config.redis.url)
         self._outbox = Outbox(self._wire)
-        # The boot's time in the high bits: no two boots of a server id ever give out the same connection id.
+        # The boot's time in the high bits: no two boots of a server id ever give out the same number, and a
+        # reply to an earlier one's request answers nobody's.
         registry = Registry(
-            now_ms() << CONNECTION_ID_BITS, settings.max_connections, config.limits.connections_per_ip
+            now_ms() << NUMBER_BITS, settings.max_connections, config.limits.connections_per_ip
         )
         self._subscription = Subscription(
             self._redis, self._blocking, {self._queue_id: (queue_create(config), 1)}, boot_id, BLOCK_S
@@ -82,9 +83,10 @@ class Node:
             host=settings.host,
             pid=os.getpid(),
         )
+        self._lease = ServerLease(self._redis, settings.server_id, boot_id, lease_s)
         reporter = Reporter(
             self._redis,
-            ServerLease(self._redis, settings.server_id, boot_id, lease_s),
+            self._lease,
             identity,
             self._outbox,
             loop_lag,
@@ -126,7 +128,9 @@ class Node:
         await self._outbox.flushed()
 
     async def _delete_queue(self) -> None:
-        await self._queues.delete(self._queue_id)
+        # Not where another process has become this server by now: its replies are in there.
+        if await self._lease.renew():
+            await self._queues.delete(self._queue_id)
 
     async def _register_handlers(self) -> None:
         self._dispatcher.check_handlers()

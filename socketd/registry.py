@@ -21,9 +21,9 @@ class Pending(msgspec.Struct, frozen=True):
 class Registry:
     """The node's connections by id and its pending requests by number."""
 
-    def __init__(self, first_connection_id: int, max_connections: int, max_per_peer: int) -> None:
-        self._next_id = first_connection_id
-        self._next_number = 1
+    def __init__(self, first_number: int, max_connections: int, max_per_peer: int) -> None:
+        """`first_number` is above every connection id and request number of the server id's earlier boots."""
+        self._next_id = self._next_number = first_number
         self._max_connections = max_connections
         self._max_per_peer = max_per_peer
         self._per_peer: Counter[str] = Counter()
