@@ -127,6 +127,12 @@ class Servers:
                 keys.server_status(server_id), mapping={"statusCode": status_code, "error": error}
             )
 
+    async def get(self, server_id: str) -> dict[str, str]:
+        """One process's status hash, empty when it is not known."""
+        with redis_away_is_store_away():
+            fields: dict[bytes, bytes] = await self._redis.hgetall(keys.server_status(server_id))  # type: ignore[assignment]
+        return _text(fields)
+
     async def all(self) -> dict[str, dict[str, str]]:
         """Every known process's status hash, by server id."""
         with redis_away_is_store_away():

@@ -33,7 +33,7 @@ class Kind:
     """What makes one kind of worker of a process.
 
     `work` is called with each entry of `queues`. `before` are steps that come before reading begins,
-    `after` those that come once it does. `side_tasks` run for as long as the process is ready.
+    `after` those that come once it does.
     """
 
     queues: Queues

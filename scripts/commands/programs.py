@@ -86,7 +86,7 @@ class Programs:
     async def _ready_status(self, process_id: str, life: Life) -> dict[str, str] | None:
         """The process's status, if it says that this life of it is READY."""
         try:
-            known = (await self._servers.all()).get(process_id, {})
+            known = await self._servers.get(process_id)
         except (StoreAway, RedisError):
             return None
         # The pid alone could be that of a life on an earlier day.

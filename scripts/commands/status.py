@@ -1,24 +1,18 @@
 """`lobbyctl status`: a running system's processes, queues and admission, at a glance or as JSON."""
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from runtime.config import ConfigError
-from runtime.daemon import EXIT_CLEAN, EXIT_ERROR
-from runtime.logging import redact_text
-from scripts.commands.system import NothingRuns, redis_url
-from storage.connections import connect
-from storage.errors import StoreAway
+from scripts.commands.system import with_redis
 from storage.queues import QueueServer, QueueStatistics
 from storage.servers import Servers
 from storage.tickets import Tickets
@@ -51,35 +45,23 @@ OLD_S = 5.0
 
 async def show(data_dir: Path, config_file: Path | None, *, as_json: bool) -> int:
     """Print how the system fares. Answers the exit code; raises ConfigError."""
-    url = ""
-    try:
-        url = redis_url(data_dir, config_file)
-        found = await _gather(url)
-    except NothingRuns as error:
-        print(error, file=sys.stderr)
-        return EXIT_ERROR
-    except (StoreAway, RedisError, OSError) as error:
-        cause = redact_text(str(error.__cause__ or error))
-        print(f"The system's Redis does not answer at {redact_text(url)}: {cause}", file=sys.stderr)
-        return EXIT_ERROR
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False))
-    else:
-        _print(found)
-    return EXIT_CLEAN
+
+    async def work(redis: Redis) -> None:
+        found = await _gather(redis)
+        if as_json:
+            print(json.dumps(found, ensure_ascii=False))
+        else:
+            _print(found)
+
+    return await with_redis(data_dir, config_file, work)
 
 
-async def _gather(url: str) -> dict[str, Any]:
-    try:
-        redis = connect(url)
-    except ValueError as error:
-        raise ConfigError(f"redis.url: {error}") from None
-    async with redis:
-        servers = await Servers(redis).all()
-        queue_server = QueueServer(redis)
-        queues = await queue_server.statistics(await queue_server.ids())
-        # How long places are kept matters only to who gives them out.
-        ledger = await Tickets(redis, ttl_s=0).ledger()
+async def _gather(redis: Redis) -> dict[str, Any]:
+    servers = await Servers(redis).all()
+    queue_server = QueueServer(redis)
+    queues = await queue_server.statistics(await queue_server.ids())
+    # How long places are kept matters only to who gives them out.
+    ledger = await Tickets(redis, ttl_s=0).ledger()
     return {
         "servers": [{"serverId": server_id, **fields} for server_id, fields in servers.items()],
         "queues": [_queue(queue) for queue in queues],
@@ -164,12 +146,18 @@ def _queue_row(queue: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _admission(ledger: Mapping[str, float]) -> Text:
+    text = ledger_line(ledger)
+    text.append(
+        f"\n{ledger['totalRate']:,.0f} are admitted a minute, after {ledger['avgWaitSec']:.1f} s on average"
+    )
+    return text
+
+
+def ledger_line(ledger: Mapping[str, float]) -> Text:
+    """The ledger as the sum that it is."""
     text = Text(f"{ledger['issued']:,.0f} tickets", "bold")
     for name, colour in LEDGER_COLOURS.items():
         count = ledger[name]
         text.append(" = " if name == "waiting" else " + ", "bright_black")
         text.append(f"{count:,.0f} {name}", f"bold {colour}" if count else "bright_black")
-    text.append(
-        f"\n{ledger['totalRate']:,.0f} are admitted a minute, after {ledger['avgWaitSec']:.1f} s on average"
-    )
     return text

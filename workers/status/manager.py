@@ -38,7 +38,7 @@ class StatusManager:
         settle(None)
 
     async def _write(self, report: ServerStatus) -> None:
-        known = (await self._servers.all()).get(report.server_id, {})
+        known = await self._servers.get(report.server_id)
         if not is_news(report, known):
             return
         await self._servers.record(report)
