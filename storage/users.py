@@ -6,7 +6,6 @@ database would feel first. It lives for an hour, which is how long a change made
 to be noticed.
 """
 
-import asyncio
 import unicodedata
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from runtime.secrets import Purpose, Secrets
 from storage import keys
 from storage.database import Database
 from storage.errors import StoreAway, redis_away_is_store_away
+from storage.gathering import Gathering
 from storage.tables import users
 
 CACHE_LIFE_S = 3600
@@ -104,8 +104,7 @@ class Users:
         self._database = database
         self._redis = redis
         self._secrets = secrets
-        self._wanted: dict[str, asyncio.Future[Row | None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._rows = Gathering(self._look_up)
 
     async def taken(self, user_id: str, email: str) -> Literal["username", "email"] | None:
         """Which of the two is known to belong to an account, at the cost of one round trip to Redis.
@@ -160,27 +159,8 @@ class Users:
 
         All that are asked for in one turn of the loop are looked up together.
         """
-        if not self._wanted:
-            asyncio.get_running_loop().call_soon(self._look_up_wanted)
-        answer = self._wanted.setdefault(user_id, asyncio.get_running_loop().create_future())
-        row = await asyncio.shield(answer)  # others may wait for the same
+        row = await self._rows.get(user_id)
         return self._user(row) if row is not None else None
-
-    def _look_up_wanted(self) -> None:
-        wanted, self._wanted = self._wanted, {}
-        task = asyncio.create_task(self._answer(wanted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, wanted: dict[str, asyncio.Future[Row | None]]) -> None:
-        try:
-            rows = await self._look_up(wanted.keys())
-        except Exception as error:  # it is the askers' to handle, whatever it is
-            for answer in wanted.values():
-                answer.set_exception(error)
-            return
-        for user_id, answer in wanted.items():
-            answer.set_result(rows.get(user_id))
 
     async def _look_up(self, user_ids: Set[str]) -> dict[str, Row]:
         rows = await self._cached(user_ids)
