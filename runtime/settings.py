@@ -105,6 +105,9 @@ class LoginSettings(Section, frozen=True):
     admit_rate: Annotated[Count, "Players admitted each minute for each pod."] = 200
     pod_count: Annotated[Count, "Game pods; admit_rate times this is the total rate a minute."] = 3
     max_queue_length: Annotated[Count, "Players waiting before a login gets QUEUE_FULL."] = 50_000
+    max_wait_factor: Annotated[
+        float, Meta(ge=1, le=1000), "Nobody waits for more admissions than this times those by arrival."
+    ] = 2.0
     finalize_deadline_s: Annotated[Duration, "A READY ticket unused for so long gives its slot away."] = 60.0
     ticket_ttl_s: Annotated[Duration, "A place is kept so long after its player was last seen."] = 900.0
 

@@ -6,6 +6,7 @@ Every change is one Function in `functions/tickets.lua`, and so is the admission
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 from protocol.envelope import Address
@@ -15,9 +16,17 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("tickets", "sessions")
+LIBRARY = Library("order", "tickets", "sessions")
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
+
+
+class Tier(Enum):
+    """Who is admitted before whom; the value is the band of the score."""
+
+    VIP = 0
+    PREMIUM = 1
+    NORMAL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +100,20 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class Update:
+    """A position that is to be told; `reason` says why it is worse than the one told before."""
+
+    owner: Address
+    position: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What a walk through a part of the waiting room found: who is to be told which position."""
 
     total_waiting: int
-    updates: list[tuple[Address, int]]
+    updates: list[Update]
     expired: list[Ended]
 
 
@@ -116,11 +134,16 @@ class RoomFull(Exception):
 
 
 class Tickets:
-    """The waiting room. `ttl_s` is how long a place is kept for a player who is gone. Raises StoreAway."""
+    """The waiting room. Raises StoreAway.
 
-    def __init__(self, redis: Executor, ttl_s: float) -> None:
+    `ttl_s` is how long a place is kept for a player who is gone. `max_wait_factor` bounds what higher tiers
+    can cost: nobody waits for more admissions than that times what arrival order alone would have taken.
+    """
+
+    def __init__(self, redis: Executor, ttl_s: float, max_wait_factor: float = 2.0) -> None:
         self._redis = redis
         self._ttl_ms = int(ttl_s * 1000)
+        self._factor = max_wait_factor
 
     async def set_rate(self, admit_rate: int, pod_count: int) -> None:
         """Set how many are admitted a minute and pod, and how many pods there are."""
@@ -140,6 +163,7 @@ class Tickets:
         family: str,
         most_waiting: int,
         record: Record,
+        tier: Tier = Tier.NORMAL,
     ) -> Place:
         """Give the user a ticket, or hand the one they have over to this login.
 
@@ -153,7 +177,7 @@ class Tickets:
         ]  # fmt: skip
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
-            most_waiting, family, record.ttl_ms, *PREFIXES[:2],
+            most_waiting, family, record.ttl_ms, *PREFIXES[:2], tier.value, self._factor,
         )  # fmt: skip
         if answer[0] == b"full":
             raise RoomFull(answer[1])
@@ -174,6 +198,7 @@ class Tickets:
             asker.sent_ms,
             self._ttl_ms,
             *PREFIXES[2:],
+            self._factor,
         )
         _refuse(answer[0])
         _, status, position, total, kicked, left_ms = answer
@@ -204,8 +229,9 @@ class Tickets:
         ]  # fmt: skip
         today = datetime.now(UTC).date().isoformat()
         admitted, expired, waiting, pause_ms = await self._call(
-            "ticket_admit", names, most, int(deadline_s * 1000), self._ttl_ms, *PREFIXES, today, self._ttl_ms
-        )
+            "ticket_admit", names, most, int(deadline_s * 1000), self._ttl_ms, *PREFIXES, today, self._ttl_ms,
+            self._factor,
+        )  # fmt: skip
         return Admission(
             admitted=[Admitted(tid.decode(), _address(owner), deadline_s) for tid, owner in admitted],
             expired=_ended(expired),
@@ -231,9 +257,12 @@ class Tickets:
         """
         total, updates, expired = await self._call(
             "ticket_survey", [keys.PORTAL_WAITING, keys.PORTAL_STATS], first, count, self._ttl_ms,
-            int(least_s * 1000), int(again_s * 1000), self._ttl_ms, *PREFIXES,
+            int(least_s * 1000), int(again_s * 1000), self._ttl_ms, *PREFIXES, self._factor,
         )  # fmt: skip
-        told = [(Address.parse(owner.decode()), position) for owner, position in updates]
+        told = [
+            Update(Address.parse(owner.decode()), position, reason.decode() or None)
+            for owner, position, reason in updates
+        ]
         return Survey(total, told, _ended(expired))
 
     async def touch(self, streamed: Sequence[tuple[str, Address]]) -> int:

@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from protocol.errors import SESSION_TAKEN_OVER, TICKET_NOT_FOUND
 from protocol.messages.declaration import Access, Message, event, request
@@ -71,11 +71,16 @@ class Cancel(Message, frozen=True):
 
 @event("QUEUE_UPDATE")
 class QueueUpdate(Message, frozen=True):
-    """The place in the waiting room; `position` counts from 1, the estimate is null while unknown."""
+    """The place in the waiting room; `position` counts from 1, the estimate is null while unknown.
+
+    A position is the most admissions that it can take while nobody of a higher tier comes. It gets worse only
+    when one does, and then `reason` says so: `HIGHER_TIER`.
+    """
 
     position: int
     estimated_wait_sec: int | None
     total_waiting: int
+    reason: str | UnsetType = UNSET
 
 
 @event("QUEUE_READY")

@@ -1,4 +1,3 @@
-#!lua name=lobbyd_tickets_@VERSION@
 -- The waiting room: every change of a ticket's life is one function here, so that the ledger
 --   issued = waiting + ready + consumed + cancelled + expired
 -- holds at every moment. Clocks are Redis TIME. A ticket's hash outlives it for a while, so that
@@ -8,7 +7,6 @@
 
 local WINDOW_MS = 10000 -- in any window of this length no more are admitted than the rate allows
 local BURST_MS = 100    -- what the bucket holds beyond one whole admission: permission older than this is lost
-local EPSILON = 0.000001
 
 local function now_us()
   local time = redis.call('TIME')
@@ -17,10 +15,6 @@ end
 
 local function now_ms()
   return math.floor(now_us() / 1000)
-end
-
-local function whole(number)
-  return string.format('%.0f', number)
 end
 
 -- Refuses a key of another type, as Redis does when asked for a length. Called before the first write, since Lua
@@ -59,11 +53,12 @@ end
 -- ticket. `owner` is '' unless it streams. One whose hash is lost was never seen.
 local function look(tid, prefixes)
   local ticket = prefixes[1] .. tid
-  local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt')
+  local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt',
+    'higher')
   return {
     tid = tid, ticket = ticket, clients = prefixes[2] .. tid, holder = prefixes[3] .. (was[1] or '') .. prefixes[4],
     owner = was[3] == '1' and was[2] or '', seen = tonumber(was[4] or 0), issued = tonumber(was[5] or 0),
-    position = tonumber(was[6] or 0), told = tonumber(was[7] or 0),
+    position = tonumber(was[6] or 0), told = tonumber(was[7] or 0), higher = tonumber(was[8] or 0),
   }
 end
 
@@ -95,16 +90,11 @@ local function finish(ended, status, stats, keep_ms)
   redis.call('HINCRBY', stats, string.lower(status), #ended)
 end
 
--- Position from 1 while waiting, 0 once READY.
-local function place(waiting, tid)
-  local rank = redis.call('ZRANK', waiting, tid)
-  return rank and rank + 1 or 0
-end
-
 -- Issues the user's ticket, or hands the existing one over to this login: a compare-and-set on who
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
 -- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients.
--- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix.
+-- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
+-- band of the tier, wait factor.
 -- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or ''} or {'full', total}.
 local function issue(keys, args)
   local before = recorded(keys[4])
@@ -127,30 +117,35 @@ local function issue(keys, args)
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
       end
-      return record(keys[4], args[9], {'kept', held, client, was[1], place(keys[2], held), total, kicked})
+      return record(keys[4], args[9], {'kept', held, client, was[1], place(keys[2], held, tonumber(args[13])),
+        total, kicked})
     end
   end
   if total >= tonumber(args[7]) then return {'full', total} end
-  local score = math.max(now_us(), tonumber(redis.call('HGET', keys[3], 'lastArrival') or 0) + 1)
-  redis.call('HSET', keys[3], 'lastArrival', whole(score))
+  local arrival = math.max(now_us(), tonumber(redis.call('HGET', keys[3], 'lastArrival') or 0) + 1)
+  local band = tonumber(args[12])
+  redis.call('HSET', keys[3], 'lastArrival', whole(arrival))
   redis.call('HINCRBY', keys[3], 'issued', 1)
-  redis.call('ZADD', keys[2], whole(score), tid)
+  redis.call('HINCRBY', keys[3], 'arrived' .. TIERS[band + 1], 1)
+  redis.call('ZADD', keys[2], whole(band * BAND + arrival), tid)
+  local position = place(keys[2], tid, tonumber(args[13]))
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
-    'position', total + 1, 'tier', 'NORMAL', 'owner', owner, 'ownedAt', args[5], 'streaming', 0, 'family', args[8])
+    'position', position, 'tier', TIERS[band + 1], 'higher', higher_arrivals(keys[3], band), 'owner', owner,
+    'ownedAt', args[5], 'streaming', 0, 'family', args[8])
   redis.call('SADD', keys[6], client)
   redis.call('SET', keys[1], tid, 'PX', ttl)
-  return record(keys[4], args[9], {'issued', tid, client, 'PENDING', total + 1, total + 1, ''})
+  return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, ''})
 end
 
 -- Sends the ticket's events to one connection from now on.
--- KEYS: ticket, waiting, ready. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket prefix, suffix.
+-- KEYS: ticket, waiting, ready. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket prefix, suffix, wait factor.
 -- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0}.
 local function stream(keys, args)
   local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid')
   local holder = args[6] .. (was[5] or '') .. args[7]
   if not usable(was[1], holder, args[1]) then return {'missing'} end
   if was[2] ~= args[2] or tonumber(args[4]) < tonumber(was[4]) then return {'taken'} end
-  local now, position = now_ms(), place(keys[2], args[1])
+  local now, position = now_ms(), place(keys[2], args[1], tonumber(args[8]))
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
     'position', position, 'toldAt', now)
   redis.call('PEXPIRE', holder, args[5], 'GT')
@@ -185,11 +180,10 @@ local function slide(window, in_window, now)
   end
 end
 
--- The first `count` who wait: those whose turn it is, and the abandoned among them.
-local function heads(waiting, count, ttl, now, prefixes)
+-- Of the chosen tickets those whose players are there, and the abandoned.
+local function sort_out(chosen, ttl, now, prefixes)
   local present, abandoned = {}, {}
-  if count == 0 then return present, abandoned end
-  for _, tid in ipairs(redis.call('ZRANGE', waiting, 0, count - 1)) do
+  for _, tid in ipairs(chosen) do
     local each = look(tid, prefixes)
     local list = each.seen + ttl < now and abandoned or present
     list[#list + 1] = each
@@ -222,7 +216,8 @@ end
 -- READY tickets, and as many more as the bucket, refilled by the clock, and the window allow. Whoever of them
 -- is abandoned expires instead. Safe with any number of callers.
 -- KEYS: waiting, ready, stats, bucket, window, config, untold.
--- ARGV: most, deadline ms, ttl ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today, keep ms.
+-- ARGV: most, deadline ms, ttl ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today, keep ms, wait
+-- factor.
 -- Answers {{tid, owner or ''}..., admitted}, {{tid, owner or '', reason}..., expired}, waiting, ms until more can
 -- be admitted or -1.
 local function admit(keys, args)
@@ -233,7 +228,7 @@ local function admit(keys, args)
     late[i] = look(tid, prefixes)
   end
 
-  local state = redis.call('HMGET', keys[4], 'tokens', 'at', 'inWindow', 'refunds')
+  local state = redis.call('HMGET', keys[4], 'tokens', 'at', 'inWindow', 'refunds', 'turn')
   local capacity = 1 + rate * BURST_MS
   local tokens = tonumber(state[1] or capacity) + math.max(0, now - (state[2] or now)) * rate
   tokens = math.min(capacity, tokens)
@@ -242,7 +237,9 @@ local function admit(keys, args)
   local fresh = math.max(0, math.min(math.floor(tokens + EPSILON), room))
   local refunds = tonumber(state[4] or 0) + #late
   local count = rate > 0 and math.min(refunds + fresh, most) or 0
-  local admitted, abandoned = heads(keys[1], count, ttl, now, prefixes)
+  local chosen, turn = {}, tonumber(state[5] or 0)
+  if count > 0 then chosen, turn = choose(keys[1], count, tonumber(args[10]), turn) end
+  local admitted, abandoned = sort_out(chosen, ttl, now, prefixes)
 
   if #late > 0 then
     redis.call('ZREM', keys[2], unpack(ids(late)))
@@ -250,7 +247,7 @@ local function admit(keys, args)
     finish(late, 'EXPIRED', keys[3], args[9])
   end
   if #admitted + #abandoned > 0 then
-    redis.call('ZREMRANGEBYRANK', keys[1], 0, #admitted + #abandoned - 1)
+    redis.call('ZREM', keys[1], unpack(chosen))
     finish(abandoned, 'EXPIRED', keys[3], args[9])
     make_ready(admitted, keys[2], keys[3], keys[7], now, deadline_ms, ttl, args[8])
   end
@@ -262,7 +259,7 @@ local function admit(keys, args)
   redis.call('LTRIM', keys[5], out, -1)
   if fresh > 0 then redis.call('RPUSH', keys[5], whole(now) .. ':' .. fresh) end
   redis.call('HSET', keys[4], 'tokens', string.format('%.6f', tokens), 'at', now, 'inWindow', in_window + fresh,
-    'refunds', refunds)
+    'refunds', refunds, 'turn', string.format('%.6f', turn))
   redis.call('HSET', keys[3], 'totalWaiting', waiting)
   local pause = -1
   if waiting > 0 and rate > 0 then pause = refunds > 0 and 0 or math.max(0, math.ceil((1 - tokens) / rate)) end
@@ -297,23 +294,35 @@ end
 
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
 -- KEYS: waiting, stats. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which an
--- unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix.
--- Answers total, {{owner, position}...}, {{tid, owner or '', reason}..., expired}.
+-- unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, wait factor.
+-- Answers total, {{owner, position, why it is worse than before or ''}...}, {{tid, owner or '', reason}..., expired}.
 local function survey(keys, args)
   local now, telling, updates, abandoned, prefixes = now_ms(), {}, {}, {}, {unpack(args, 7, 10)}
   local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
-  for i, tid in ipairs(redis.call('ZRANGE', keys[1], first, first + args[2] - 1)) do
-    local each = look(tid, prefixes)
-    local position, since = first + i - #abandoned, now - each.told
+  local mixed, higher = is_mixed(keys[1]), {}
+  for band = 0, #TIERS - 1 do higher[band] = higher_arrivals(keys[2], band) end
+  local walked = redis.call('ZRANGE', keys[1], first, first + args[2] - 1, 'WITHSCORES')
+  for i = 1, #walked, 2 do
+    local each, score, rank = look(walked[i], prefixes), tonumber(walked[i + 1]), first + (i - 1) / 2
+    local since = now - each.told
     if each.seen + ttl < now then
       abandoned[#abandoned + 1] = each
-    elseif each.owner ~= '' and since >= least and (each.position ~= position or since >= again) then
-      telling[#telling + 1] = each
-      updates[#updates + 1] = {each.owner, position}
+    elseif each.owner ~= '' and since >= least then
+      local position = rank + 1 - #abandoned
+      if mixed then position = position_of(keys[1], score, rank, tonumber(args[11])) end
+      local reason, now_higher = '', higher[band_of(score)]
+      if each.position > 0 and position > each.position then
+        -- Only a higher tier makes a place worse; a bound that got looser by rounding is kept from the player.
+        if now_higher > each.higher then reason = 'HIGHER_TIER' else position = each.position end
+      end
+      if each.position ~= position or since >= again then
+        telling[#telling + 1] = {ticket = each.ticket, position = position, higher = now_higher}
+        updates[#updates + 1] = {each.owner, position, reason}
+      end
     end
   end
-  for i, each in ipairs(telling) do
-    redis.call('HSET', each.ticket, 'position', updates[i][2], 'toldAt', now)
+  for _, each in ipairs(telling) do
+    redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', now, 'higher', each.higher)
   end
   if #abandoned > 0 then redis.call('ZREM', keys[1], unpack(ids(abandoned))) end
   finish(abandoned, 'EXPIRED', keys[2], args[6])

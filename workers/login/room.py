@@ -104,7 +104,7 @@ def assemble(process: WorkerProcess) -> Kind:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
     database = Database(config.database.url)
-    tickets = Tickets(wire, config.login.ticket_ttl_s)
+    tickets = Tickets(wire, config.login.ticket_ttl_s, config.login.max_wait_factor)
     admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
     limits = config.limits
     room = LoginRoom(

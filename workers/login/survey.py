@@ -8,6 +8,7 @@ import math
 from collections.abc import Awaitable, Callable
 
 import structlog
+from msgspec import UNSET
 
 from protocol.connection import event_frame
 from protocol.envelope import Delivery
@@ -107,13 +108,16 @@ class Survey:
         return walk.total_waiting
 
     def _tell(self, walk: Walk) -> None:
-        for owner, position in walk.updates:
+        for told in walk.updates:
             update = QueueUpdate(
-                position=position,
-                estimated_wait_sec=estimated_wait_s(position, self._rate),
+                position=told.position,
+                estimated_wait_sec=estimated_wait_s(told.position, self._rate),
                 total_waiting=walk.total_waiting,
+                reason=UNSET if told.reason is None else told.reason,
             )
-            self._outbox.deliver(owner.server_id, Delivery(owner.connection_id, event_frame(update)))
+            self._outbox.deliver(
+                told.owner.server_id, Delivery(told.owner.connection_id, event_frame(update))
+            )
         for ended in walk.expired:
             tell_expired(self._outbox, ended)
 
