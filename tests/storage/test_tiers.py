@@ -118,7 +118,7 @@ steps = st.lists(st.one_of(st.sampled_from(list(Tier)), st.integers(1, 4)), min_
 
 @pytest.mark.parametrize("factor", [1.0, 1.5, 2.0, 3.0])
 def test_nobody_waits_longer_than_was_promised(redis_url: str, factor: float) -> None:
-    """factor * (1 + those who came before) admissions at most, and no more than the position that was told."""
+    """factor * (1 + those who came before) admissions at most, and at most the position that was told."""
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(script=steps)
