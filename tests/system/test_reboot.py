@@ -12,6 +12,7 @@ from tests.system.wire import Wire, envelope
 pytestmark = pytest.mark.servers
 
 LOGIN = envelope("auth.login", 2, {"username": "nobody", "password": "a wrong password"})
+QUICKER = envelope("auth.resume", 2, {"accessToken": "no token"})
 
 
 @pytest.fixture
@@ -22,17 +23,17 @@ def thawed(cluster: Cluster) -> Iterator[Cluster]:
             process.thaw()
 
 
-async def test_a_reply_to_an_earlier_life_answers_nobody(thawed: Cluster) -> None:
-    node, worker = thawed["SOCK001"], thawed["login-1"]
-    worker.freeze()
+async def test_a_reply_to_an_earlier_life_answers_nobody(cluster: Cluster) -> None:
+    node = cluster.start()["SOCK001"]
+    cluster["login-1"].end()
     before = await Wire.greeted(node.endpoint)
-    before.send(LOGIN)
+    before.send(QUICKER)
     assert (await before.ask("ping", {}, 3))["status"] == 200
     node.kill()
-
-    again = await Wire.greeted(thawed.start_node(1).endpoint)
+    again = await Wire.greeted(cluster.start_node(1).endpoint)
     again.send(LOGIN)
-    worker.thaw()
+
+    cluster.start_worker("login")
 
     assert (await again.reply(2))["error"]["code"] == "INVALID_CREDENTIALS"
     again.leave()
