@@ -101,6 +101,11 @@ def user_ticket(user_id: str) -> str:
     return f"{USER_PREFIX}{user_id}{USER_TICKET_SUFFIX}"
 
 
+def user_groups(user_id: str) -> str:
+    """Set with expiry: the cached ids of the user's groups; `""` alone for none, `?…` while being read."""
+    return f"iam:user:{user_id}:groups"
+
+
 def ticket(tid: str) -> str:
     """Hash: a ticket."""
     return f"{TICKET_PREFIX}{tid}"

@@ -4,7 +4,7 @@ Text compares byte by byte and trailing spaces count, on both databases. What on
 above all keys, is stored as ASCII on MariaDB, which keeps its indexes small.
 """
 
-from sqlalchemy import BigInteger, Column, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, MetaData, String, Table
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
@@ -44,6 +44,30 @@ users = Table(
     Column("status", _ascii(16), nullable=False, server_default="ACTIVE", comment="ACTIVE or DISABLED"),
     Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
     Column("registration_id", _text(128), nullable=False, comment="the request that made the row"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("group_id", _ascii(64), primary_key=True),
+    Column("group_name", _text(64), nullable=False),
+    Column("description", _text(255), nullable=False),
+    Column("permissions", _ascii(2048), nullable=False, comment="names, joined by commas"),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group_id", _ascii(64), ForeignKey(groups.c.group_id), primary_key=True),
+    Column("user_id", _ascii(32), ForeignKey(users.c.user_id), primary_key=True, index=True),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
     mysql_engine="InnoDB",
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_nopad_bin",

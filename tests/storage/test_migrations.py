@@ -53,14 +53,15 @@ async def test_migrating_makes_the_tables_as_declared(database_url: str) -> None
 
 
 async def test_mariadb_has_the_very_definition_that_is_declared(own_mariadb: MariaServer) -> None:
-    async def definition(connection: AsyncConnection) -> object:
-        return (await connection.execute(text("SHOW CREATE TABLE users"))).one()[1]
+    async def definitions(connection: AsyncConnection) -> list[object]:
+        shown = [await connection.execute(text(f"SHOW CREATE TABLE `{name}`")) for name in metadata.tables]
+        return [each.one()[1] for each in shown]
 
     migrated_url, declared_url = (own_mariadb.create_database(name) for name in ("migrated", "declared"))
     await migrate(migrated_url)
     async with opened(migrated_url) as migrated, opened(declared_url) as declared:
         await declared.transaction(lambda connection: connection.run_sync(metadata.create_all))
-        assert await migrated.read(definition) == await declared.read(definition)
+        assert await migrated.read(definitions) == await declared.read(definitions)
 
 
 async def test_processes_that_migrate_at_once_migrate_once(database_url: str) -> None:
