@@ -207,8 +207,8 @@ def _accidents(rush: Rush) -> dict[str, float]:
         "in": sum(story.pairs > 0 for story in stories),
         "lost": sum(story.pairs == 0 for story in stories),
         "doubled": sum(story.readies > 1 or story.pairs > 1 for story in stories),
-        "order_violations": _violations(rush.tickets.values()),
-        "order_known_exactly": sum(not _by_ms(ticket) for ticket in rush.tickets.values()),
+        "order_violations": _violations(list(rush.tickets.values())),
+        "order_known_exactly": sum(ticket.score is not None for ticket in rush.tickets.values()),
         "places_got_worse": sum(story.worse_places for story in stories),
         "returned_players": sum(story.returns > 0 for story in stories),
         "asked_again": sum(story.retries for story in stories),
@@ -216,20 +216,26 @@ def _accidents(rush: Rush) -> dict[str, float]:
     }
 
 
-def _by_ms(ticket: Ticket) -> bool:
-    return ticket.order == ticket.issued_ms * 1000
-
-
-def _violations(tickets: Iterable[Ticket]) -> int:
+def _violations(tickets: Sequence[Ticket]) -> int:
     """How many became READY later than somebody of their tier who came after them."""
-    latest: dict[str, int] = {}
     violations = 0
-    for ticket in sorted(tickets, key=lambda ticket: ticket.order):
-        if ticket.ready_ms < 0:
-            continue
-        violations += ticket.ready_ms < latest.get(ticket.tier, 0)
-        latest[ticket.tier] = max(ticket.ready_ms, latest.get(ticket.tier, 0))
+    for tier in {ticket.tier for ticket in tickets}:
+        latest = 0
+        for ticket in _in_order([each for each in tickets if each.tier == tier and each.ready_ms >= 0]):
+            violations += ticket.ready_ms < latest
+            latest = max(latest, ticket.ready_ms)
     return violations
+
+
+def _in_order(tickets: Sequence[Ticket]) -> list[Ticket]:
+    """Tickets of one tier as they came: by score, which is the µs of arrival and something of the tier's own."""
+    seen = [(ticket.score - ticket.issued_ms * 1000) for ticket in tickets if ticket.score is not None]
+    of_tier = min(seen, default=0.0)
+
+    def arrival(ticket: Ticket) -> float:
+        return ticket.issued_ms * 1000 + of_tier if ticket.score is None else ticket.score
+
+    return sorted(tickets, key=arrival)
 
 
 def _costs(rush: Rush) -> dict[str, float]:

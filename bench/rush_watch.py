@@ -14,19 +14,21 @@ LOOK_S = 0.2
 USAGE_S = 0.5
 BATCH = 1000
 
-FIELDS = ("status", "tier", "issuedAt", "readyAt")
+FIELDS = ("tier", "issuedAt", "readyAt")
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What Redis holds of a ticket. Times are in ms since the epoch, `order` is the place in line."""
+    """What Redis holds of a ticket. Times are in ms since the epoch, -1 where it did not happen.
+
+    `score` is what the waiting room sorted it by, None when it was admitted before it was seen waiting.
+    """
 
     tid: str
-    status: str
     tier: str
     issued_ms: int
     ready_ms: int
-    order: float
+    score: float | None
 
 
 class Arrivals:
@@ -72,11 +74,8 @@ class Arrivals:
         return tickets
 
     def _ticket(self, tid: str, values: list[str]) -> Ticket:
-        status, tier, issued, ready = values
-        issued_ms = int(issued)
-        # Admitted before it was seen waiting: its time of issue is known to the ms only.
-        order = self.scores.get(tid, issued_ms * 1000.0)
-        return Ticket(tid, status, tier, issued_ms, int(ready or -1), order)
+        tier, issued, ready = values
+        return Ticket(tid, tier, int(issued), int(ready or -1), self.scores.get(tid))
 
 
 class Usage:
