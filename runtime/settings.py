@@ -30,8 +30,8 @@ RedisUrl = Annotated[
 DatabaseUrl = Annotated[
     Secret,
     Meta(
-        pattern=r"\A([a-z0-9+]+://.+)?\Z",
-        extra={"expected": 'a URL such as mysql+aiomysql://user@host/lobbyd, or ""'},
+        pattern=r"\A(mysql\+aiomysql://.+|sqlite\+aiosqlite:///.+)?\Z",
+        extra={"expected": 'mysql+aiomysql://user@host/name, sqlite+aiosqlite:///path, or ""'},
     ),
 ]
 
