@@ -1,0 +1,143 @@
+"""What the waiting room promises at every moment, whatever was done to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from storage import keys
+from tests.storage.room import PERMANENT, Seen
+
+WINDOW_MS = 10_000
+BURST_MS = 100
+LIVE = ("PENDING", "READY")
+FOLLOWING = {
+    None: {"PENDING", "READY", "CONSUMED", "CANCELLED", "EXPIRED"},
+    "PENDING": {"PENDING", "READY", "CONSUMED", "CANCELLED", "EXPIRED"},
+    "READY": {"READY", "CONSUMED", "CANCELLED", "EXPIRED"},
+}
+"""What a ticket of a status can be after any number of steps. A finished one stays what it is."""
+
+
+@dataclass
+class Known:
+    """A ticket as those who use it know it; the last client id is the good one."""
+
+    tid: str
+    user_id: str
+    clients: list[str] = field(default_factory=list)
+
+
+class Promises:
+    """Compares what is seen after each step with what was seen before it."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Known] = {}
+        self._statuses: dict[str, str] = {}
+        self._fresh: list[tuple[int, int]] = []
+        self._credit = 0
+        self._pace: list[tuple[int, int]] = []
+        self._pace_rate = 0
+
+    def check(self, was: Seen, now: Seen, rate: int) -> None:
+        """Assert every promise. `rate` is what is admitted a minute."""
+        self._check_ledger(now)
+        self._check_tickets(was, now)
+        self._check_one_each(now)
+        self._check_order(now)
+        self._check_rate(was, now, rate)
+        self._check_keys(now)
+        self._statuses.update({tid: fields["status"] for tid, fields in now.tickets.items()})
+
+    def in_window(self, now_ms: int) -> int:
+        """How many were admitted in the window that ends now, less those who got a given-back place."""
+        return sum(count for at, count in self._fresh if at >= now_ms - WINDOW_MS)
+
+    def age(self, ms: int) -> None:
+        """Let what was seen be as much older."""
+        self._fresh = [(at - ms, count) for at, count in self._fresh]
+        self._pace = [(at - ms, count) for at, count in self._pace]
+
+    def _check_ledger(self, now: Seen) -> None:
+        finished = sum(now.count(counter) for counter in ("consumed", "cancelled", "expired"))
+        assert now.count("issued") == len(self.known) == len(now.waiting) + len(now.ready) + finished
+
+    def _check_tickets(self, was: Seen, now: Seen) -> None:
+        assert {tid for tid in now.tickets if now.status(tid) == "PENDING"} == set(now.waiting)
+        assert {tid for tid in now.tickets if now.status(tid) == "READY"} == now.ready.keys()
+        assert now.untold.keys() <= now.ready.keys()
+        for tid, fields in now.tickets.items():
+            before, known = self._statuses.get(tid), self.known[tid]
+            assert fields["status"] in FOLLOWING.get(before, {before})
+            assert fields["uid"] == known.user_id
+            if fields["status"] in LIVE:
+                assert now.clients[tid] == {fields["clientId"]} == {known.clients[-1]}
+            if fields["status"] == "EXPIRED" and before == "READY":
+                assert was.ready[tid] <= now.now_ms
+            if fields["status"] == "EXPIRED" and before == "PENDING":
+                assert "readyAt" in fields or was.abandoned(tid)
+
+    @staticmethod
+    def _check_one_each(now: Seen) -> None:
+        """Nobody has two tickets that can be used: the one that can is the one that the user's key names."""
+        stands = [tid for tid in now.waiting if not now.abandoned(tid)]
+        stands += [tid for tid, deadline_ms in now.ready.items() if deadline_ms > now.now_ms]
+        for tid in stands:
+            assert now.holders.get(now.tickets[tid]["uid"]) == tid
+
+    def _check_order(self, now: Seen) -> None:
+        issued = [tid for tid in self.known if tid in now.tickets]
+        assert now.waiting == [tid for tid in issued if tid in now.waiting]
+        ready_at = [int(now.tickets[tid]["readyAt"]) for tid in issued if "readyAt" in now.tickets[tid]]
+        assert ready_at == sorted(ready_at)
+        if now.waiting:
+            behind = issued[issued.index(now.waiting[0]) :]
+            assert not any("readyAt" in now.tickets[tid] for tid in behind)
+
+    def _check_rate(self, was: Seen, now: Seen, rate: int) -> None:
+        fresh = _added(was.window, now.window)
+        admitted = [tid for tid in now.tickets if _became(tid, was, now, lambda fields: "readyAt" in fields)]
+        given_back = [
+            tid
+            for tid in now.tickets
+            if _became(tid, was, now, lambda fields: fields["status"] in {"CANCELLED", "EXPIRED"})
+            and "readyAt" in now.tickets[tid]
+        ]
+        refills = len(admitted) - sum(count for _, count in fresh)
+        self._credit += len(given_back) - refills
+        assert refills >= 0
+        assert self._credit >= 0
+        assert not admitted or rate > 0
+        for at, count in fresh:
+            self._fresh.append((at, count))
+            assert self.in_window(at) <= max(1, rate // 6)
+            self._check_pace(at, count, rate)
+        # What the bucket believes is what was seen.
+        assert int(now.bucket.get("inWindow", 0)) == sum(count for _, count in now.window)
+        assert int(now.bucket.get("refunds", 0)) <= self._credit
+
+    def _check_pace(self, at: int, count: int, rate: int) -> None:
+        """At one rate, no more than the bucket held at some moment and has got since."""
+        if rate != self._pace_rate:
+            self._pace, self._pace_rate = [], rate
+        self._pace.append((at, count))
+        for since, _ in self._pace:
+            admitted = sum(each for when, each in self._pace if when >= since)
+            assert admitted <= 1 + rate / 60_000 * (BURST_MS + at - since) + 0.001
+
+    @staticmethod
+    def _check_keys(now: Seen) -> None:
+        """Only the room itself and tickets that are alive stay for as long as nobody removes them."""
+        lasting = {name for name, left_ms in now.left_ms.items() if left_ms == -1} - PERMANENT
+        live = {*now.waiting, *now.ready}
+        assert lasting == {keys.ticket(tid) for tid in live} | {keys.ticket_client(tid) for tid in live}
+
+
+def _became(tid: str, was: Seen, now: Seen, what: Callable[[dict[str, str]], bool]) -> bool:
+    return what(now.tickets[tid]) and not (tid in was.tickets and what(was.tickets[tid]))
+
+
+def _added(was: list[tuple[int, int]], now: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What was appended to a list from whose head something may have been taken."""
+    for gone in range(len(was) + 1):
+        if now[: len(was) - gone] == was[gone:]:
+            return now[len(was) - gone :]
+    raise AssertionError("unreachable: the empty list is a beginning of every list")

@@ -1,0 +1,213 @@
+"""The rate of admission: kept in every window by any number of workers, and reached."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from storage import keys
+from tests.storage.room import DEADLINE_S, MANY, Room, open_room
+
+RUN_MS = 12_000
+WINDOW_MS = 10_000
+
+
+@pytest.fixture
+async def room(redis_url: str) -> AsyncIterator[Room]:
+    async with open_room(redis_url) as opened:
+        yield opened
+
+
+async def admitted(room: Room, after_s: float = 0) -> int:
+    if after_s:
+        await room.pass_time(after_s)
+    return len(await room.admit_ids())
+
+
+async def work(url: str, until_ms: int) -> None:
+    """One worker's loop, with a connection of its own and the pauses of workers/login/admission.py."""
+    worker = Room(url)
+    while await worker.now_ms() < until_ms:
+        pause_s = (await worker.admit()).pause_s
+        await asyncio.sleep(min(max(pause_s or 0.0, 0.02), 0.25))
+    await worker.close()
+
+
+async def test_three_workers_together_keep_the_rate_in_every_window_and_reach_it(valkey_url: str) -> None:
+    async with open_room(valkey_url, rate=6000) as room:
+        places = await room.crowd(1400)
+        first_ms = await room.now_ms()
+        await asyncio.gather(*(work(valkey_url, first_ms + RUN_MS) for _ in range(3)))
+        seen = await room.look()
+        times = sorted(int(fields["readyAt"]) for fields in seen.tickets.values() if "readyAt" in fields)
+        assert max(sum(at <= other <= at + WINDOW_MS for other in times) for at in times) <= 1000
+        assert len(times) >= 0.95 * 6000 / 60_000 * (times[-1] - first_ms)
+        assert times[-1] - first_ms >= 0.95 * RUN_MS
+        assert seen.waiting == [place.tid for place in places[len(times) :]]
+
+
+async def test_a_low_rate_admits_the_first_at_once(room: Room) -> None:
+    await room.tickets.set_rate(3, 1)
+    await room.crowd(3)
+    assert await admitted(room) == 1
+    assert await admitted(room, 11) == 0
+    assert await admitted(room, 10) == 1
+    assert await admitted(room, 15) == 0
+    outcome = await room.admit()
+    assert outcome.pause_s is not None
+    assert 0 < outcome.pause_s <= 5
+
+
+async def test_the_window_is_kept_where_the_bucket_would_admit_more(room: Room) -> None:
+    """At 16 a minute 2 are let in within 10 s: a third would be one too many, whatever was saved up."""
+    await room.tickets.set_rate(16, 1)
+    await room.crowd(9)
+    assert [await admitted(room, 4) for _ in range(10)] == [1, 1, 0, 1, 1, 0, 1, 1, 0, 1]
+
+
+async def test_a_bucket_holds_a_tenth_of_a_second_beyond_one(room: Room) -> None:
+    await room.tickets.set_rate(6000, 1)
+    await room.crowd(60)
+    assert await admitted(room) == 11
+    assert await admitted(room, 30) == 11
+    assert 5 <= await admitted(room, 0.05) <= 11
+
+
+async def test_a_worker_that_is_a_little_late_each_time_loses_nothing(room: Room) -> None:
+    """At 600 a minute a token comes every 0.1 s, and a bucket for one alone would overflow meanwhile."""
+    await room.tickets.set_rate(600, 1)
+    await room.crowd(60)
+    count, passed_s = 0, 0.0
+    for _ in range(20):
+        outcome = await room.admit()
+        count += len(outcome.admitted)
+        late_s = (outcome.pause_s or 0.0) + 0.09
+        await room.pass_time(late_s)
+        passed_s += late_s
+    assert count >= 600 / 60 * (passed_s - 0.2)
+
+
+async def test_a_rate_that_falls_holds_at_once(room: Room) -> None:
+    await room.tickets.set_rate(6000, 1)
+    await room.crowd(60)
+    assert await admitted(room) == 11
+    await room.tickets.set_rate(60, 1)
+    assert await admitted(room, 5) == 0
+    assert await admitted(room, 5.1) == 1
+    assert await admitted(room, 0.05) == 0
+
+
+async def test_a_rate_that_rises_holds_at_once(room: Room) -> None:
+    await room.tickets.set_rate(6, 1)
+    await room.crowd(60)
+    assert await admitted(room) == 1
+    await room.tickets.set_rate(6000, 1)
+    assert await admitted(room, 1) == 11
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_no_rate_admits_nobody_not_even_in_the_place_of_a_no_show(room: Room, lost: bool) -> None:
+    await room.crowd(5)
+    assert len(await room.admit_ids(2)) == 2
+    if lost:
+        await room.redis.delete(keys.PORTAL_CONFIG)
+    else:
+        await room.tickets.set_rate(0, 1)
+    await room.pass_time(DEADLINE_S + 1)
+    outcome = await room.admit()
+    assert (outcome.admitted, len(outcome.expired), outcome.waiting) == ([], 2, 3)
+    assert outcome.pause_s is None
+
+
+async def test_a_no_shows_place_goes_to_the_next_in_the_same_call(room: Room) -> None:
+    await room.tickets.set_rate(3, 1)
+    first, second, third = await room.crowd(3)
+    assert await room.admit_ids(deadline_s=5) == [first.tid]
+    await room.pass_time(6)
+    outcome = await room.admit(deadline_s=5)
+    assert [ended.tid for ended in outcome.expired] == [first.tid]
+    assert [each.tid for each in outcome.admitted] == [second.tid]
+    await room.pass_time(6)
+    assert await room.admit_ids() == [third.tid]
+    assert (await room.look()).bucket["inWindow"] == "0"
+
+
+async def test_more_no_shows_than_one_call_takes_are_made_good_by_the_next(room: Room) -> None:
+    await room.crowd(20)
+    assert len(await room.admit_ids(10)) == 10
+    await room.tickets.set_rate(3, 1)
+    await room.pass_time(DEADLINE_S + 1)
+    sizes = []
+    for _ in range(3):
+        outcome = await room.admit(4)
+        sizes.append((len(outcome.expired), len(outcome.admitted)))
+    assert sizes == [(4, 4), (4, 4), (2, 2)]
+
+
+async def test_a_cancelled_ready_tickets_place_goes_to_the_next(room: Room) -> None:
+    await room.tickets.set_rate(3, 1)
+    first, second, third, fourth = await room.crowd(4)
+    assert await room.admit_ids() == [first.tid]
+    await room.tickets.cancel(second.tid, second.client_id, "user-1", room.record())
+    assert await room.admit_ids() == []
+    record = room.record()
+    for _ in range(2):  # a repeat gives nothing back again
+        await room.tickets.cancel(first.tid, first.client_id, "user-0", record)
+    outcome = await room.admit()
+    assert [each.tid for each in outcome.admitted] == [third.tid]
+    assert await room.admit_ids() == []
+    assert (await room.look()).waiting == [fourth.tid]
+
+
+async def test_a_place_given_back_to_nobody_is_not_saved_up(room: Room) -> None:
+    await room.tickets.set_rate(10, 1)
+    (first,) = await room.crowd(1)
+    await room.admit()
+    await room.tickets.cancel(first.tid, first.client_id, "user-0", room.record())
+    assert (await room.admit()).pause_s is None
+    await room.crowd(3)
+    assert await admitted(room) == 0
+    assert await admitted(room, 7) == 0
+    assert await admitted(room, 4) == 1
+
+
+async def test_the_pause_is_until_somebody_can_be_admitted(room: Room) -> None:
+    await room.tickets.set_rate(60, 1)
+    assert (await room.admit()).pause_s is None
+    await room.crowd(3)
+    outcome = await room.admit()
+    assert len(outcome.admitted) == 1
+    assert outcome.pause_s is not None
+    assert 0.5 < outcome.pause_s <= 1
+    await room.pass_time(outcome.pause_s)
+    assert await admitted(room) == 1
+
+
+async def test_an_abandoned_head_holds_nobody_up(room: Room) -> None:
+    await room.tickets.set_rate(3, 1)
+    gone = await room.crowd(3)
+    await room.pass_time(901)
+    place = await room.login("ada")
+    expired = []
+    for _ in range(3):
+        outcome = await room.admit()
+        assert (outcome.admitted, outcome.pause_s) == ([], 0.0)
+        expired += [(ended.tid, ended.reason) for ended in outcome.expired]
+    assert expired == [(each.tid, "ABANDONED") for each in gone]
+    assert await room.admit_ids() == [place.tid]
+
+
+async def test_nothing_is_lost_of_large_numbers(room: Room) -> None:
+    """A rate of 100,000,000 a minute: the bucket holds 166,667, more than fourteen digits show of a token."""
+    await room.tickets.set_rate(1_000_000, 100)
+    await room.crowd(5)
+    assert await admitted(room) == 5
+    seen = await room.look()
+    assert float(seen.bucket["tokens"]) == pytest.approx(1 + 100_000_000 / 600 - 5)
+    await room.redis.delete(keys.PORTAL_WINDOW)
+    await room.redis.rpush(keys.PORTAL_WINDOW, f"{await room.now_ms()}:16666660")
+    await room.redis.hset(keys.PORTAL_BUCKET, "inWindow", 16_666_660)
+    await room.crowd(0)
+    for number in range(10):
+        await room.login(f"late-{number}")
+    assert len(await room.admit_ids(MANY)) == 6
