@@ -18,6 +18,7 @@ from runtime.secrets import Secrets
 from runtime.settings import Config
 from storage.attempts import Attempts
 from storage.database import Database
+from storage.groups import Groups
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
 from storage.tickets import Asker, Record, Tickets
@@ -48,6 +49,7 @@ class LoginRoom:
 
     config: Config
     users: Users
+    groups: Groups
     tickets: Tickets
     sessions: Sessions
     identifiers: Identifiers
@@ -110,6 +112,7 @@ def assemble(process: WorkerProcess) -> Kind:
     room = LoginRoom(
         config=config,
         users=Users(database, redis, secrets),
+        groups=Groups(database, wire),
         tickets=tickets,
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
         identifiers=Identifiers(secrets),

@@ -31,6 +31,7 @@ from storage.tickets import RoomFull, TicketNotFound
 from storage.users import AccountStatus, User, fold
 from workers.login.room import LoginRoom, asker, handlers, kick, now_ms, record, rights
 from workers.login.survey import estimated_wait_s
+from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family
 from workers.requests import Answer, Call
 
@@ -47,10 +48,11 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
         return _refuse_reused(reused)
     _refuse_disabled(user)
     names_to_be = room.identifiers.ticket(), room.identifiers.client()
+    tier = tier_of(await room.groups.of(user.user_id))
     most = room.config.login.max_queue_length
     try:
         place = await room.tickets.issue(
-            names_to_be, user.user_id, asker(call), family, most, record(call, user.user_id)
+            names_to_be, user.user_id, asker(call), family, most, record(call, user.user_id), tier
         )
     except RoomFull as error:
         raise RequestError(QUEUE_FULL, str(error), random.randint(*FULL_RETRY_MS)) from None
