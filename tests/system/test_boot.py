@@ -74,10 +74,14 @@ async def somebody_signs_in(node: Process) -> None:
     guest.leave()
 
 
-class TestReady:
-    def test_the_status_hash_has_the_fields_of_the_seed(self, watched: Cluster) -> None:
-        node = watched.start_node()
+@pytest.fixture(scope="module")
+def node(watched: Cluster) -> Process:
+    """A node to look at."""
+    return watched.start_node()
 
+
+class TestReady:
+    def test_the_status_hash_has_the_fields_of_the_seed(self, watched: Cluster, node: Process) -> None:
         status = watched.status(node)
 
         assert status.keys() == SEED_FIELDS | OPERATORS_FIELDS
@@ -91,16 +95,13 @@ class TestReady:
         assert (status["host"], status["port"]) == (HOST, str(node.port))
         assert (status["connections"], status["error"], status["pid"]) == ("0", "", str(node.pid))
 
-    def test_starting_comes_before_ready(self, watched: Cluster) -> None:
-        node = watched.start_node()
-
+    def test_starting_comes_before_ready(self, watched: Cluster, node: Process) -> None:
         log = watched["status-1"].log
         reported = re.findall(rf'"server": "{node.name}", "status": "(\w+)"', log)
 
         assert reported == ["STARTING", "READY"]
 
-    def test_the_queue_is_that_of_the_seed(self, watched: Cluster) -> None:
-        node = watched.start_node()
+    def test_the_queue_is_that_of_the_seed(self, watched: Cluster, node: Process) -> None:
         queue = f"{node.name}_Q"
 
         meta = watched.redis.hgetall(keys.queue_meta(queue))
@@ -116,16 +117,14 @@ class TestReady:
         assert watched.redis.type(queue) == "stream"
         assert [group["consumers"] for group in watched.redis.xinfo_groups(queue)] == [1]
 
-    def test_heartbeats_go_on(self, watched: Cluster) -> None:
-        node = watched.start_node()
+    def test_heartbeats_go_on(self, watched: Cluster, node: Process) -> None:
         first = watched.status(node)["lastHeartbeat"]
 
         until(lambda: watched.status(node)["lastHeartbeat"] > first, "a heartbeat")
 
         assert watched.status(node)["statusCode"] == "READY"
 
-    async def test_a_heartbeat_counts_the_connections(self, watched: Cluster) -> None:
-        node = watched.start_node()
+    async def test_a_heartbeat_counts_the_connections(self, watched: Cluster, node: Process) -> None:
         guests = [await Guest.at(node.endpoint) for _ in range(3)]
 
         until(lambda: watched.status(node)["connections"] == "3", "three connections in the status")

@@ -312,8 +312,8 @@ async def test_a_client_that_never_reads(house: Cluster, node: Process, neighbou
 def hasty(house: Cluster) -> Iterator[Process]:
     """A node with little patience and low limits."""
     settings = {
-        "socketd.hello_timeout_s": 1,
-        "socketd.keepalive_s": 1,
+        "socketd.hello_timeout_s": 0.5,
+        "socketd.keepalive_s": 0.5,
         "socketd.request_timeout_s": 1,
         "limits.requests_per_second": 5,
         "limits.connections_per_ip": 3,
@@ -338,7 +338,7 @@ class TestPatience:
         async def drip() -> None:
             for byte in hello:
                 wire.send(bytes([byte]))
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.1)
 
         dripping = asyncio.create_task(drip())
         assert (await wire.goodbye())["code"] == "HANDSHAKE_TIMEOUT"
@@ -353,7 +353,7 @@ class TestPatience:
         assert names[-1] == "GOODBYE"
         assert heard[-1]["data"]["code"] == "IDLE"
         assert names[:-1] == ["KEEPALIVE"] * len(names[:-1])
-        assert 2 <= len(names[:-1]) <= 4
+        assert 2 <= len(names[:-1]) <= 6
         assert heard[0]["data"]["serverTime"] > 1_700_000_000_000
 
     async def test_who_never_ends_a_frame_is_idle(self, hasty: Process) -> None:
@@ -363,7 +363,7 @@ class TestPatience:
         async def drip() -> None:
             while True:
                 wire.send(b"x")
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(0.1)
 
         dripping = asyncio.create_task(drip())
         assert (await wire.goodbye())["code"] == "IDLE"
@@ -372,7 +372,7 @@ class TestPatience:
     async def test_who_speaks_is_not_idle(self, hasty: Process) -> None:
         connection = await Connection.open(*hasty.endpoint)
 
-        await asyncio.sleep(4.5)
+        await asyncio.sleep(2.5)
 
         assert connection.is_open
         connection.close()
