@@ -39,10 +39,14 @@ class Attempts:
 
     async def _add(self, name: str, number: int) -> int:
         count: int = await self._redis.execute_command("INCRBY", name, number)
-        # Only the first of a period sets its end; and one that died in between is made good by the next.
-        await self._redis.execute_command("PEXPIRE", name, self._period_ms, "NX")
+        await self._end_period(name)
         return count
 
+    async def _end_period(self, name: str) -> None:
+        # Only the first of a period sets its end; and one that died in between is made good by the next.
+        await self._redis.execute_command("PEXPIRE", name, self._period_ms, "NX")
+
     async def _left_ms(self, name: str) -> int:
+        await self._end_period(name)
         left_ms: int = await self._redis.execute_command("PTTL", name)
         return max(1, left_ms)
