@@ -123,6 +123,7 @@ def _admission(rush: Rush) -> dict[str, float]:
         "admitted_per_s": len(ready) / span_s if span_s else 0.0,
         "rate_window_s": window_s,
         "rate_error_ratio": _rate_error(rush, ready, window_s),
+        "longest_pause_between_admissions_ms": max(map(int.__sub__, ready[1:], ready), default=0),
         "most_in_10_s_ratio": _most(ready, SHORT_WINDOW_S) / (rush.rate * SHORT_WINDOW_S),
     }
 
@@ -228,7 +229,7 @@ def _violations(tickets: Sequence[Ticket]) -> int:
 
 
 def _in_order(tickets: Sequence[Ticket]) -> list[Ticket]:
-    """Tickets of one tier as they came: by score, which is the µs of arrival and something of the tier's own."""
+    """Tickets of one tier as they came: by score, which is the µs of arrival and something of its tier."""
     seen = [(ticket.score - ticket.issued_ms * 1000) for ticket in tickets if ticket.score is not None]
     of_tier = min(seen, default=0.0)
 
