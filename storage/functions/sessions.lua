@@ -132,7 +132,8 @@ local function rotate(keys, args)
   local before = recorded(keys[3])
   if before then return before end
   local checked = check(keys, args)
-  if checked[1] ~= 'ok' then return checked end
+  if checked[1] == 'missing' then return checked end
+  if checked[1] == 'reused' then return record(keys[3], args[8], checked) end
   write_family(keys[1], args[1], tonumber(args[2]) + 1, args[4], args[5], args[6], args[7])
   redis.call('PEXPIRE', keys[2], args[7])
   return record(keys[3], args[8], {'ok', tonumber(args[2]) + 1, now_ms()})
