@@ -29,9 +29,8 @@ from bench.rush_faults import kill_node, kill_workers
 from bench.rush_picture import Picture
 from bench.rush_watch import Arrivals, Usage
 from bench.system import Settings, System, running_system
-from runtime.settings import LoginSettings
+from storage.admission import AdmissionSettings
 from storage.connections import connect
-from storage.tickets import Tickets
 
 FILES = 19_000
 """Connections of one process, generators and nodes alike: many systems allow 20,000 files at most."""
@@ -155,9 +154,8 @@ class _Run:
 
     async def _open(self) -> None:
         """Set the rate; now the waits begin."""
-        tickets = Tickets(self._redis, LoginSettings().ticket_ttl_s)
         await self._people.ask("opened")
-        await tickets.set_rate(self._rate_a_minute, 1)
+        await AdmissionSettings(self._redis).set_rate(self._rate_a_minute, "bench.rush")
         self._opened_at = self._picture.opened_at = time.time()
 
     async def _admission(self) -> float:

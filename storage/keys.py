@@ -30,7 +30,7 @@ PORTAL_READY = "queue:portal:ready"
 """Sorted set of READY tickets by the millisecond at which their finalize deadline passes."""
 
 PORTAL_CONFIG = "queue:config:portal"
-"""Hash `admitRate, podCount, totalRate`, each a minute."""
+"""Hash of how many are admitted a minute: `admitRate, podCount, totalRate`, and what operators said."""
 
 PORTAL_STATS = "queue:stats:portal"
 """Hash of the admission ledger and averages."""
@@ -46,6 +46,9 @@ PORTAL_WINDOW = "queue:window:portal"
 
 PORTAL_SURVEY = "queue:survey:portal"
 """String with expiry: the login worker that walks the waiting room now (a lease)."""
+
+AUDIT_LOGS = "iam:audit:logs"
+"""List of what operators did, newest first: `time|who|action|resource|result|policy`."""
 
 
 TICKET_PREFIX = "ticket:"

@@ -16,6 +16,7 @@ from runtime.config import ConfigError
 from runtime.daemon import Step
 from runtime.secrets import Secrets
 from runtime.settings import Config
+from storage.admission import AdmissionSettings
 from storage.attempts import Attempts
 from storage.database import Database
 from storage.groups import Groups
@@ -122,8 +123,8 @@ def assemble(process: WorkerProcess) -> Kind:
         registrations=Attempts(wire, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
         failed_logins=Attempts(wire, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
     )
-    set_rate = partial(tickets.set_rate, config.login.admit_rate, config.login.pod_count)
-    survey = Survey(tickets, outbox, admission, process.boot_id, set_rate)
+    configure = partial(AdmissionSettings(wire).configure, config.login.admit_rate, config.login.pod_count)
+    survey = Survey(tickets, outbox, admission, process.boot_id, configure)
 
     async def prepare_database() -> None:
         await migrate(config.database.url)
@@ -145,7 +146,7 @@ def assemble(process: WorkerProcess) -> Kind:
         concurrency=CONCURRENCY,
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
-            Step("admission settings", set_rate, stop_hashing, attempts=STEP_ATTEMPTS),
+            Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
         ],
         after=[Step("admission", start_admission)],

@@ -57,10 +57,10 @@ class Survey:
         outbox: Outbox,
         admission: Admission,
         boot_id: str,
-        set_rate: Callable[[], Awaitable[None]],
+        configure: Callable[[], Awaitable[None]],
     ) -> None:
         self._tickets = tickets
-        self._set_rate = set_rate
+        self._configure = configure
         self._outbox = outbox
         self._admission = admission
         self._boot_id = boot_id
@@ -95,10 +95,13 @@ class Survey:
             await asyncio.sleep(min(FAR_PERIOD_S / steps, 1.0))
 
     async def _current_rate(self) -> float:
-        """How many are admitted a minute, set anew where Redis has lost it with everything else."""
+        """How many are admitted a minute, set anew where Redis has lost it with everything else.
+
+        Where 0 is what an operator wants, to configure changes nothing.
+        """
         rate = await self._tickets.total_rate()
         if not rate:
-            await self._set_rate()
+            await self._configure()
             rate = await self._tickets.total_rate()
         return rate
 

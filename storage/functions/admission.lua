@@ -1,0 +1,80 @@
+#!lua name=lobbyd_admission_@VERSION@
+-- How many are let in a minute: what configuration says, what operators said over it, and what follows. The hash
+-- of the settings holds
+--   admitRate, podCount   as configured, players a minute and pod
+--   operatorRate          players a minute for all pods together, once an operator has set that
+--   paused                '1' while an operator lets nobody in
+--   setBy, setAt          the operator who changed something last, and when
+--   totalRate             what follows from these, and all that the admission reads: 0 while paused
+-- Every function reads all that it needs before its first write.
+
+local MOST_AUDITED = 10000
+
+-- Refuse a key of another type, as Redis does when asked for a length. Called before the first write, since Lua
+-- never rolls back.
+local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', zset = 'ZCARD'}
+local function register(name, kinds, f)
+  redis.register_function(name .. '_@VERSION@', function(keys, args)
+    for i, kind in ipairs(kinds) do redis.call(LENGTH[kind], keys[i]) end
+    return f(keys, args)
+  end)
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- Writes down what configuration says. It holds unless an operator said something else.
+-- KEYS: settings. ARGV: players a minute and pod, pods.
+local function configure(keys, args)
+  local was = redis.call('HMGET', keys[1], 'operatorRate', 'paused')
+  local rate = tonumber(was[1] or args[1] * args[2])
+  redis.call('HSET', keys[1], 'admitRate', args[1], 'podCount', args[2],
+    'totalRate', was[2] == '1' and '0' or whole(rate))
+end
+
+-- Does what an operator says, and tells the audit log. To pause what is paused, or to resume what is not,
+-- changes nothing.
+-- KEYS: settings, audit log. ARGV: 'rate', 'pause' or 'resume', operator, ISO time, players a minute for 'rate'.
+-- Answers 1 or 0 for changed or not, and the rates before and after: for 'rate' those that hold but for a pause, else
+-- those in force.
+local function change(keys, args)
+  local action, operator, at = args[1], args[2], args[3]
+  local was = redis.call('HMGET', keys[1], 'operatorRate', 'admitRate', 'podCount', 'paused')
+  local rate, paused = tonumber(was[1] or (was[2] or 0) * (was[3] or 0)), was[4] == '1'
+  local before, after = paused and 0 or rate, 0
+  if action == 'rate' then
+    before, after = rate, tonumber(args[4])
+    redis.call('HSET', keys[1], 'operatorRate', args[4])
+  elseif (action == 'pause') == paused then
+    return {0, whole(before), whole(before)}
+  else
+    paused = action == 'pause'
+    after = paused and 0 or rate
+    redis.call('HSET', keys[1], 'paused', paused and '1' or '0')
+  end
+  redis.call('HSET', keys[1], 'totalRate', paused and '0' or whole(after), 'setBy', operator, 'setAt', at)
+  local resource = 'queue:portal:' .. whole(before) .. '->' .. whole(after)
+  local line = {at, operator, 'admission:' .. action, resource, 'ALLOWED', 'lobbyctl'}
+  redis.call('LPUSH', keys[2], table.concat(line, '|'))
+  redis.call('LTRIM', keys[2], 0, MOST_AUDITED - 1)
+  return {1, whole(before), whole(after)}
+end
+
+-- Where a user stands, all of one moment.
+-- KEYS: user's ticket, waiting, ready. ARGV: ticket prefix.
+-- Answers {} without a ticket, else position or 0, how many wait, ms for which an unseen player's place is
+-- kept, the deadline or nothing, now, and the ticket's fields.
+local function stand(keys, args)
+  local tid = redis.call('GET', keys[1])
+  local fields = tid and redis.call('HGETALL', args[1] .. tid) or {}
+  if #fields == 0 then return {} end
+  local time, rank = redis.call('TIME'), redis.call('ZRANK', keys[2], tid)
+  local now = whole(time[1] * 1000 + math.floor(time[2] / 1000))
+  return {rank and rank + 1 or 0, redis.call('ZCARD', keys[2]), redis.call('PTTL', keys[1]),
+    redis.call('ZSCORE', keys[3], tid), now, fields}
+end
+
+register('admission_configure', {'hash'}, configure)
+register('admission_change', {'hash', 'list'}, change)
+register('admission_stand', {'string', 'zset', 'zset'}, stand)
