@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from scripts.commands import DEFAULT_DATA_DIR
+from scripts.commands.admission import app as admission
+from scripts.commands.options import AsJson, DataDir, SystemConfig
 
 DEFAULT_PLAYERS = 200
 MOST_PLAYERS = 10_000
@@ -23,9 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-DataDir = Annotated[
-    Path, typer.Option(metavar="D", help="Folder of the stores, the logs and endpoints.json.")
-]
+app.add_typer(admission, name="admission")
 
 
 @app.callback()
@@ -85,11 +85,9 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
 
 @app.command()
 def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Find the system by this file's redis.url.")
-    ] = None,
+    config: SystemConfig = None,
 ) -> None:
     """Show the processes, the queues and the admission of a running system.
 

@@ -147,10 +147,13 @@ def _queue_row(queue: Mapping[str, Any]) -> list[RenderableType]:
 
 def _admission(ledger: Mapping[str, float]) -> Text:
     text = ledger_line(ledger)
-    text.append(
-        f"\n{ledger['totalRate']:,.0f} are admitted a minute, after {ledger['avgWaitSec']:.1f} s on average"
-    )
+    text.append(f"\n{ledger['totalRate']:,.0f} are admitted a minute; {latest_wait(ledger)}")
     return text
+
+
+def latest_wait(ledger: Mapping[str, float]) -> str:
+    """How long players waited; the average forgets those of long ago."""
+    return f"the latest waited {ledger['avgWaitSec']:.1f} s on average"
 
 
 def ledger_line(ledger: Mapping[str, float]) -> Text:

@@ -1,12 +1,20 @@
 """Finding a running system: by the endpoints.json of a data directory, or by a file of settings."""
 
 import os
+import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from runtime.config import load
+from runtime.config import ConfigError, load
+from runtime.daemon import EXIT_CLEAN, EXIT_ERROR
+from runtime.logging import redact_text
 from scripts.commands.data_dir import DataDir
+from storage.connections import connect
+from storage.errors import StoreAway
 
 
 class NothingRuns(Exception):
@@ -48,3 +56,30 @@ def endpoints(data_dir: DataDir) -> Endpoints:
         raise NothingRuns(f"{path} cannot be read: {error.strerror}.") from None
     except msgspec.DecodeError as error:
         raise NothingRuns(f"{path} is not what `lobbyctl up` writes: {error}.") from None
+
+
+async def with_redis(
+    data_dir: Path, config_file: Path | None, work: Callable[[Redis], Awaitable[int | None]]
+) -> int:
+    """Do a command's work with a running system's Redis, or say on stderr why that cannot be.
+
+    Answers the exit code: the one that `work` answers, or else a clean one. Raises ConfigError.
+    """
+    url = ""
+    try:
+        url = redis_url(data_dir, config_file)
+        async with _connect(url) as redis:
+            return await work(redis) or EXIT_CLEAN
+    except NothingRuns as error:
+        print(error, file=sys.stderr)
+    except (StoreAway, RedisError, OSError) as error:
+        cause = redact_text(str(error.__cause__ or error))
+        print(f"The system's Redis does not answer at {redact_text(url)}: {cause}", file=sys.stderr)
+    return EXIT_ERROR
+
+
+def _connect(url: str) -> Redis:
+    try:
+        return connect(url)
+    except ValueError as error:
+        raise ConfigError(f"redis.url: {error}") from None

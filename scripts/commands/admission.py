@@ -1,0 +1,95 @@
+"""`lobbyctl admission`: what an operator types to see and change how many are let in.
+
+As in `main`, each command imports what it needs when it runs.
+"""
+
+from typing import Annotated
+
+import typer
+
+from scripts.commands import DEFAULT_DATA_DIR
+from scripts.commands.options import AsJson, DataDir, SystemConfig
+
+app = typer.Typer(help="See and change how many players are let in.", no_args_is_help=True)
+
+
+def _some(rate: int) -> int:
+    if rate == 0:
+        raise typer.BadParameter("0 lets nobody in: use `lobbyctl admission pause`.")
+    if rate < 0:
+        raise typer.BadParameter(f"{rate} is not a number of players.")
+    return rate
+
+
+@app.command("show")
+def show(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> None:
+    """Show how many are let in, who decided that, and how long players wait."""
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands import admission_look  # noqa: PLC0415
+
+    run(admission_look.show, data_dir, config, as_json=as_json)
+
+
+# A negative number would be taken for an option, and refused in words that do not help.
+@app.command("rate", context_settings={"ignore_unknown_options": True})
+def rate(
+    total: Annotated[
+        int,
+        typer.Argument(
+            metavar="N", callback=_some, help="Players a minute, for all pods together; at least 1."
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Let in N players a minute, all pods together.
+
+    Shows first how long the last in line waits now and would then,
+    and asks. The rate holds until an operator sets another one,
+    whatever is configured and whoever restarts.
+
+    Exits with 1 when the answer is no.
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands import admission_change  # noqa: PLC0415
+
+    run(admission_change.rate, data_dir, config, total, is_sure=yes, as_json=as_json)
+
+
+@app.command("pause")
+def pause(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> None:
+    """Let nobody in until `resume`.
+
+    Everybody keeps their place; whose turn has come already may still come in.
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands import admission_change  # noqa: PLC0415
+
+    run(admission_change.pause, data_dir, config, as_json=as_json)
+
+
+@app.command("resume")
+def resume(
+    as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None
+) -> None:
+    """Let players in again after a pause."""
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands import admission_change  # noqa: PLC0415
+
+    run(admission_change.resume, data_dir, config, as_json=as_json)
+
+
+@app.command("why")
+def why(
+    user: Annotated[str, typer.Argument(metavar="USER", help="A username.")],
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Say where a player stands, and what they wait for."""
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands import admission_look  # noqa: PLC0415
+
+    run(admission_look.why, data_dir, config, user, as_json=as_json)

@@ -1,0 +1,107 @@
+"""`lobbyctl admission rate | pause | resume`: change how many are let in, and say what came of it."""
+
+import getpass
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from runtime.daemon import EXIT_ERROR
+from scripts.commands.admission_look import a_minute, in_words, wait_s
+from scripts.commands.system import with_redis
+from storage.admission import AdmissionSettings, Change, Settings
+from storage.tickets import Tickets
+
+
+async def rate(
+    data_dir: Path, config_file: Path | None, total_rate: int, *, is_sure: bool, as_json: bool
+) -> int:
+    """Set the rate, in players a minute, once the operator has seen what it does. Answers the exit code."""
+
+    async def work(redis: Redis) -> int | None:
+        settings = AdmissionSettings(redis)
+        now = await settings.show()
+        waiting = int((await Tickets(redis, ttl_s=0).ledger())["waiting"])
+        print(_projection(now, waiting, total_rate), file=sys.stderr if as_json else sys.stdout)
+        if not is_sure and not _says_yes(f"Let in {a_minute(total_rate)}, all pods together?"):
+            print("Nothing was changed.", file=sys.stderr)
+            return EXIT_ERROR
+        change = await settings.set_rate(total_rate, operator())
+        facts = {
+            "waiting": waiting,
+            "lastWaitSecBefore": wait_s(waiting, now.total_rate),
+            "lastWaitSecAfter": wait_s(waiting, 0 if now.paused else total_rate),
+        }
+        said = f"Set: {a_minute(change.after)}, {change.before:,.0f} before."
+        _print(change, facts, said, as_json=as_json)
+        return None
+
+    return await with_redis(data_dir, config_file, work)
+
+
+async def pause(data_dir: Path, config_file: Path | None, *, as_json: bool) -> int:
+    """Let nobody in. Answers the exit code."""
+
+    async def work(redis: Redis) -> None:
+        change = await AdmissionSettings(redis).pause(operator())
+        said = "Paused: nobody is let in until `lobbyctl admission resume`."
+        _print(change, {}, said if change.is_changed else "It is paused already.", as_json=as_json)
+
+    return await with_redis(data_dir, config_file, work)
+
+
+async def resume(data_dir: Path, config_file: Path | None, *, as_json: bool) -> int:
+    """Let players in again. Answers the exit code."""
+
+    async def work(redis: Redis) -> None:
+        change = await AdmissionSettings(redis).resume(operator())
+        said = f"Resumed: {a_minute(change.after)}."
+        _print(change, {}, said if change.is_changed else "It is not paused.", as_json=as_json)
+
+    return await with_redis(data_dir, config_file, work)
+
+
+def operator() -> str:
+    """The login name of who types, also behind sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as containers have them
+        return f"uid {os.getuid()}"
+
+
+def _projection(now: Settings, waiting: int, total_rate: int) -> str:
+    lines = [f"{waiting:,} player{' waits' if waiting == 1 else 's wait'}."]
+    if waiting:
+        at_old = in_words(wait_s(waiting, now.rate))
+        at_new = in_words(wait_s(waiting, total_rate))
+        lines.append(
+            f"The last in line waits {at_old} at {now.rate:,.0f} a minute, and {at_new} at {total_rate:,}."
+        )
+    if now.paused:
+        lines.append("Admission is paused: the rate counts from `lobbyctl admission resume` on.")
+    return "\n".join(lines)
+
+
+def _says_yes(question: str) -> bool:
+    """Ask; the end of the input and Ctrl-C are a no.
+
+    The loop's own handler would only note Ctrl-C, and the question go on.
+    """
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(question, "[y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return False
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _print(change: Change, facts: Mapping[str, float | None], said: str, *, as_json: bool) -> None:
+    found = {"changed": change.is_changed, "before": change.before, "after": change.after, **facts}
+    print(json.dumps(found) if as_json else said)

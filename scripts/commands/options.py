@@ -1,0 +1,14 @@
+"""Options that several commands of `lobbyctl` have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DataDir = Annotated[
+    Path, typer.Option(metavar="D", help="Folder of the stores, the logs and endpoints.json.")
+]
+SystemConfig = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Find the system by this file's redis.url.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
