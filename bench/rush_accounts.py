@@ -1,6 +1,7 @@
 """Accounts for the rush, each with a refresh token: players who were here before and come back.
 
-They are written in bulk, and their families of tokens as `storage.sessions` leaves them after a sign-in.
+Of 100 one is a VIP and five are PREMIUM, as in the seed's 100,000. They are written in bulk, and their
+families of tokens as `storage.sessions` leaves them after a sign-in.
 """
 
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 import bcrypt
 from redis.asyncio import Redis
-from sqlalchemy import insert
+from sqlalchemy import Table, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.system import System
@@ -19,7 +20,7 @@ from runtime.settings import AuthSettings
 from storage import keys
 from storage.connections import connect
 from storage.database import Database
-from storage.tables import users
+from storage.tables import group_members, users
 from storage.users import NORMAL_ROLE, AccountStatus
 from workers.login.tokens import Tokens, new_family
 
@@ -42,7 +43,9 @@ async def make_accounts(system: System, count: int) -> list[str]:
     async with connect(system.redis_url) as redis:
         for start in range(0, count, BATCH):
             batch = names[start : start + BATCH]
-            await _insert(database, [_row(secrets, name, password_hash) for name in batch])
+            await _insert(database, users, [_row(secrets, name, password_hash) for name in batch])
+            members = [(_group(number), name) for number, name in enumerate(batch, start)]
+            await _insert(database, group_members, [_membership(*each) for each in members if each[0]])
             made += await _give_tokens(redis, tokens, batch)
     await database.close()
     return made
@@ -64,11 +67,23 @@ def _row(secrets: Secrets, name: str, password_hash: str) -> dict[str, Any]:
     }
 
 
-async def _insert(database: Database, rows: Sequence[dict[str, Any]]) -> None:
-    async def put(connection: AsyncConnection) -> None:
-        await connection.execute(insert(users), rows)
+def _group(number: int) -> str:
+    """The group that gives the player of this number a tier, if one does."""
+    if number % 100 == 0:
+        return "VIP_Users"
+    return "Premium_Users" if number % 20 == 1 else ""
 
-    await database.transaction(put)
+
+def _membership(group: str, name: str) -> dict[str, Any]:
+    return {"group_id": group, "user_id": name, "created_at": int(time.time() * 1000)}
+
+
+async def _insert(database: Database, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    async def put(connection: AsyncConnection) -> None:
+        await connection.execute(insert(table), rows)
+
+    if rows:
+        await database.transaction(put)
 
 
 async def _give_tokens(redis: Redis, tokens: Tokens, names: Sequence[str]) -> list[str]:

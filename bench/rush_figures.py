@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 from bench.harness import Goal, at_least, at_most, quantile, rounded
@@ -123,9 +124,15 @@ def _admission(rush: Rush) -> dict[str, float]:
         "admitted_per_s": len(ready) / span_s if span_s else 0.0,
         "rate_window_s": window_s,
         "rate_error_ratio": _rate_error(rush, ready, window_s),
-        "longest_pause_between_admissions_ms": max(map(int.__sub__, ready[1:], ready), default=0),
+        "longest_pause_between_admissions_ms": _longest_pause_ms(rush, ready),
         "most_in_10_s_ratio": _most(ready, SHORT_WINDOW_S) / (rush.rate * SHORT_WINDOW_S),
     }
+
+
+def _longest_pause_ms(rush: Rush, ready: Sequence[int]) -> float:
+    """The longest time without an admission since the opening."""
+    since = [rush.opened_at * 1000, *ready[bisect_left(ready, rush.opened_at * 1000) :]]
+    return max((later - earlier for earlier, later in pairwise(since)), default=0.0)
 
 
 def _rate_error(rush: Rush, ready: Sequence[int], window_s: float) -> float:
@@ -218,25 +225,41 @@ def _accidents(rush: Rush) -> dict[str, float]:
 
 
 def _violations(tickets: Sequence[Ticket]) -> int:
-    """How many became READY later than somebody of their tier who came after them."""
-    violations = 0
-    for tier in {ticket.tier for ticket in tickets}:
-        latest = 0
-        for ticket in _in_order([each for each in tickets if each.tier == tier and each.ready_ms >= 0]):
-            violations += ticket.ready_ms < latest
-            latest = max(latest, ticket.ready_ms)
+    """How many became READY later than somebody of their tier who certainly came after them."""
+    return sum(
+        _violations_of([each for each in tickets if each.tier == tier and each.ready_ms >= 0])
+        for tier in {ticket.tier for ticket in tickets}
+    )
+
+
+def _violations_of(tickets: Sequence[Ticket]) -> int:
+    arrivals = _arrivals(tickets)
+    by_last = sorted(tickets, key=lambda ticket: arrivals[ticket.tid][1])
+    violations, latest, before = 0, 0, 0
+    for ticket in sorted(tickets, key=lambda ticket: arrivals[ticket.tid][0]):
+        while arrivals[by_last[before].tid][1] < arrivals[ticket.tid][0]:
+            latest = max(latest, by_last[before].ready_ms)
+            before += 1
+        violations += ticket.ready_ms < latest
     return violations
 
 
-def _in_order(tickets: Sequence[Ticket]) -> list[Ticket]:
-    """Tickets of one tier as they came: by score, which is the µs of arrival and something of its tier."""
-    seen = [(ticket.score - ticket.issued_ms * 1000) for ticket in tickets if ticket.score is not None]
-    of_tier = min(seen, default=0.0)
+def _arrivals(tickets: Sequence[Ticket]) -> dict[str, tuple[float, float]]:
+    """The earliest and the latest at which each ticket of a tier can have come, by its id.
 
-    def arrival(ticket: Ticket) -> float:
-        return ticket.issued_ms * 1000 + of_tier if ticket.score is None else ticket.score
+    A score is the µs of arrival and something of the tier's own; without one the ms of issue is known.
+    """
+    of_tier = min(
+        (each.score - each.issued_ms * 1000 for each in tickets if each.score is not None), default=0.0
+    )
 
-    return sorted(tickets, key=arrival)
+    def span(ticket: Ticket) -> tuple[float, float]:
+        if ticket.score is not None:
+            return ticket.score, ticket.score
+        about = ticket.issued_ms * 1000 + of_tier
+        return about - 1000, about + 1000
+
+    return {ticket.tid: span(ticket) for ticket in tickets}
 
 
 def _costs(rush: Rush) -> dict[str, float]:

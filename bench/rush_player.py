@@ -145,8 +145,7 @@ class Player(asyncio.Protocol):
                 case "reply":
                     self._take_reply(said)
                 case "QUEUE_UPDATE":
-                    self.story.updates += 1
-                    self._take_place(said.data)
+                    self._take_update(said.data)
                 case "QUEUE_READY":
                     self.story.readies += 1
                     self._take_turn()
@@ -216,10 +215,15 @@ class Player(asyncio.Protocol):
         self._take_place(data)
         self._ask(Asked.STREAM)
 
+    def _take_update(self, data: _Data) -> None:
+        """A place that is told unasked says why, when it is worse; an answer has no room for that."""
+        self.story.updates += 1
+        if data.position > self._position and not data.reason:
+            self.story.worse_places += 1
+        self._take_place(data)
+
     def _take_place(self, data: _Data) -> None:
         story, now = self.story, time.time()
-        if 0 < self._position < data.position and not data.reason:
-            story.worse_places += 1
         self._position = data.position
         story.largest_gap_s = max(story.largest_gap_s, now - self._news_at)
         self._news_at = now
