@@ -145,11 +145,6 @@ class Tickets:
         self._ttl_ms = int(ttl_s * 1000)
         self._factor = max_wait_factor
 
-    async def set_rate(self, admit_rate: int, pod_count: int) -> None:
-        """Set how many are admitted a minute and pod, and how many pods there are."""
-        fields = ("admitRate", admit_rate, "podCount", pod_count, "totalRate", admit_rate * pod_count)
-        await self._execute("HSET", keys.PORTAL_CONFIG, *fields)
-
     async def total_rate(self) -> float:
         """How many are admitted a minute, by all pods together."""
         rate = await self._execute("HGET", keys.PORTAL_CONFIG, "totalRate")

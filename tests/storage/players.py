@@ -61,7 +61,7 @@ class Players(RuleBasedStateMachine):
 
     @initialize(rate=rates, count=st.integers(0, MOST_WAITING))
     def open_the_door(self, rate: int, count: int) -> None:
-        self._run(self._room.tickets.set_rate(rate, 1))
+        self._run(self._room.settings.configure(rate, 1))
         self._rate = rate
         for number, user_id in enumerate(USERS[:count]):
             self._come(user_id, Address("SOCK003", number))

@@ -8,6 +8,7 @@ from typing import Any
 
 from protocol.envelope import Address
 from storage import keys
+from storage.admission import AdmissionSettings
 from storage.connections import connect
 from storage.sessions import NextToken, Rights, Sessions, SignedIn
 from storage.tickets import Admission, Asker, Place, Record, Tickets
@@ -100,6 +101,7 @@ class Room:
     def __init__(self, url: str, ttl_s: float = TTL_S) -> None:
         self.redis = connect(url)
         self.tickets = Tickets(self.redis, ttl_s)
+        self.settings = AdmissionSettings(self.redis)
         self.sessions = Sessions(self.redis, REFRESH_TTL_S, ttl_s)
         self._numbers = itertools.count(1)
         self._sent_ms = itertools.count(1_000_000)
@@ -239,7 +241,7 @@ async def open_room(url: str, *, rate: int = 6_000_000, ttl_s: float = TTL_S) ->
     """A room that is closed in the end."""
     room = Room(url, ttl_s)
     try:
-        await room.tickets.set_rate(rate, 1)
+        await room.settings.configure(rate, 1)
         yield room
     finally:
         await room.close()

@@ -47,7 +47,7 @@ async def test_three_workers_together_keep_the_rate_in_every_window_and_reach_it
 
 
 async def test_a_low_rate_admits_the_first_at_once(room: Room) -> None:
-    await room.tickets.set_rate(3, 1)
+    await room.settings.configure(3, 1)
     await room.crowd(3)
     assert await admitted(room) == 1
     assert await admitted(room, 11) == 0
@@ -60,13 +60,13 @@ async def test_a_low_rate_admits_the_first_at_once(room: Room) -> None:
 
 async def test_the_window_is_kept_where_the_bucket_would_admit_more(room: Room) -> None:
     """At 16 a minute 2 are let in within 10 s: a third would be one too many, whatever was saved up."""
-    await room.tickets.set_rate(16, 1)
+    await room.settings.configure(16, 1)
     await room.crowd(9)
     assert [await admitted(room, 4) for _ in range(10)] == [1, 1, 0, 1, 1, 0, 1, 1, 0, 1]
 
 
 async def test_a_bucket_holds_a_tenth_of_a_second_beyond_one(room: Room) -> None:
-    await room.tickets.set_rate(6000, 1)
+    await room.settings.configure(6000, 1)
     await room.crowd(60)
     assert await admitted(room) == 11
     assert await admitted(room, 30) == 11
@@ -75,7 +75,7 @@ async def test_a_bucket_holds_a_tenth_of_a_second_beyond_one(room: Room) -> None
 
 async def test_a_worker_that_is_a_little_late_each_time_loses_nothing(room: Room) -> None:
     """At 600 a minute a token comes every 0.1 s, and a bucket for one alone would overflow meanwhile."""
-    await room.tickets.set_rate(600, 1)
+    await room.settings.configure(600, 1)
     await room.crowd(60)
     count, passed_s = 0, 0.0
     for _ in range(20):
@@ -88,20 +88,20 @@ async def test_a_worker_that_is_a_little_late_each_time_loses_nothing(room: Room
 
 
 async def test_a_rate_that_falls_holds_at_once(room: Room) -> None:
-    await room.tickets.set_rate(6000, 1)
+    await room.settings.configure(6000, 1)
     await room.crowd(60)
     assert await admitted(room) == 11
-    await room.tickets.set_rate(60, 1)
+    await room.settings.configure(60, 1)
     assert await admitted(room, 5) == 0
     assert await admitted(room, 5.1) == 1
     assert await admitted(room, 0.05) == 0
 
 
 async def test_a_rate_that_rises_holds_at_once(room: Room) -> None:
-    await room.tickets.set_rate(6, 1)
+    await room.settings.configure(6, 1)
     await room.crowd(60)
     assert await admitted(room) == 1
-    await room.tickets.set_rate(6000, 1)
+    await room.settings.configure(6000, 1)
     assert await admitted(room, 1) == 11
 
 
@@ -112,7 +112,7 @@ async def test_no_rate_admits_nobody_not_even_in_the_place_of_a_no_show(room: Ro
     if lost:
         await room.redis.delete(keys.PORTAL_CONFIG)
     else:
-        await room.tickets.set_rate(0, 1)
+        await room.settings.configure(0, 1)
     await room.pass_time(DEADLINE_S + 1)
     outcome = await room.admit()
     assert (outcome.admitted, len(outcome.expired), outcome.waiting) == ([], 2, 3)
@@ -120,7 +120,7 @@ async def test_no_rate_admits_nobody_not_even_in_the_place_of_a_no_show(room: Ro
 
 
 async def test_a_no_shows_place_goes_to_the_next_in_the_same_call(room: Room) -> None:
-    await room.tickets.set_rate(3, 1)
+    await room.settings.configure(3, 1)
     first, second, third = await room.crowd(3)
     assert await room.admit_ids(deadline_s=5) == [first.tid]
     await room.pass_time(6)
@@ -135,7 +135,7 @@ async def test_a_no_shows_place_goes_to_the_next_in_the_same_call(room: Room) ->
 async def test_more_no_shows_than_one_call_takes_are_made_good_by_the_next(room: Room) -> None:
     await room.crowd(20)
     assert len(await room.admit_ids(10)) == 10
-    await room.tickets.set_rate(3, 1)
+    await room.settings.configure(3, 1)
     await room.pass_time(DEADLINE_S + 1)
     sizes = []
     for _ in range(3):
@@ -145,7 +145,7 @@ async def test_more_no_shows_than_one_call_takes_are_made_good_by_the_next(room:
 
 
 async def test_a_cancelled_ready_tickets_place_goes_to_the_next(room: Room) -> None:
-    await room.tickets.set_rate(3, 1)
+    await room.settings.configure(3, 1)
     first, second, third, fourth = await room.crowd(4)
     assert await room.admit_ids() == [first.tid]
     await room.tickets.cancel(second.tid, second.client_id, "user-1", room.record())
@@ -160,7 +160,7 @@ async def test_a_cancelled_ready_tickets_place_goes_to_the_next(room: Room) -> N
 
 
 async def test_a_place_given_back_to_nobody_is_not_saved_up(room: Room) -> None:
-    await room.tickets.set_rate(10, 1)
+    await room.settings.configure(10, 1)
     (first,) = await room.crowd(1)
     await room.admit()
     await room.tickets.cancel(first.tid, first.client_id, "user-0", room.record())
@@ -172,7 +172,7 @@ async def test_a_place_given_back_to_nobody_is_not_saved_up(room: Room) -> None:
 
 
 async def test_the_pause_is_until_somebody_can_be_admitted(room: Room) -> None:
-    await room.tickets.set_rate(60, 1)
+    await room.settings.configure(60, 1)
     assert (await room.admit()).pause_s is None
     await room.crowd(3)
     outcome = await room.admit()
@@ -184,7 +184,7 @@ async def test_the_pause_is_until_somebody_can_be_admitted(room: Room) -> None:
 
 
 async def test_an_abandoned_head_holds_nobody_up(room: Room) -> None:
-    await room.tickets.set_rate(3, 1)
+    await room.settings.configure(3, 1)
     gone = await room.crowd(3)
     await room.pass_time(901)
     place = await room.login("ada")
@@ -199,7 +199,7 @@ async def test_an_abandoned_head_holds_nobody_up(room: Room) -> None:
 
 async def test_nothing_is_lost_of_large_numbers(room: Room) -> None:
     """A rate of 100,000,000 a minute: the bucket holds 166,667, more than fourteen digits show of a token."""
-    await room.tickets.set_rate(1_000_000, 100)
+    await room.settings.configure(1_000_000, 100)
     await room.crowd(5)
     assert await admitted(room) == 5
     seen = await room.look()

@@ -46,7 +46,7 @@ class Scene:
 async def set_scene(room: Room) -> Scene:
     """Set the scene anew."""
     await room.redis.flushall()
-    await room.tickets.set_rate(6_000_000, 1)
+    await room.settings.configure(6_000_000, 1)
     signed_in = await room.sign_in("eve", fresh=token("one", 1))
     no_show = await room.login("no-show")
     await room.admit_ids(deadline_s=0.001)

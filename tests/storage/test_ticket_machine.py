@@ -137,7 +137,7 @@ class TicketMachine(Players):
 
     @rule(rate=rates | st.just(0), lost=st.booleans())
     def set_rate(self, rate: int, lost: bool) -> None:
-        self._run(self._room.tickets.set_rate(rate, 1))
+        self._run(self._room.settings.configure(rate, 1))
         self._rate = rate
         if lost:
             self._run(self._room.redis.function_flush())

@@ -315,7 +315,7 @@ async def test_one_worker_surveys_at_a_time(room: Room) -> None:
 
 async def test_a_rate_is_set_for_all_pods(room: Room) -> None:
     assert await Tickets(room.redis, TTL_S).total_rate() == 6_000_000
-    await room.tickets.set_rate(200, 3)
+    await room.settings.configure(200, 3)
     assert await room.tickets.total_rate() == 600
     assert await room.redis.hgetall(keys.PORTAL_CONFIG) == {
         b"admitRate": b"200", b"podCount": b"3", b"totalRate": b"600"

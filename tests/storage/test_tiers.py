@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from protocol.envelope import Address
 from storage import keys
+from storage.admission import AdmissionSettings
 from storage.connections import connect, connect_wire
 from storage.tickets import Asker, Record, Tickets, Tier
 
@@ -31,7 +32,7 @@ class Room:
     async def open(self) -> None:
         async with connect(self._url) as redis:
             await redis.flushall()
-        await self.tickets.set_rate(ALL, 1)
+        await AdmissionSettings(self.wire).configure(ALL, 1)
 
     async def close(self) -> None:
         await self.wire.aclose()
@@ -108,8 +109,8 @@ async def test_a_worse_place_says_why(redis_url: str) -> None:
     assert (told[2].position, told[2].reason) == (3, "HIGHER_TIER")
     assert await room.tickets.holder(name) is not None
     async with connect(redis_url) as redis:
-        assert await redis.hget(keys.ticket(name), "position") == b"3"  # type: ignore[misc]
-        assert await redis.hget(keys.ticket(name), "tier") == b"NORMAL"  # type: ignore[misc]
+        assert await redis.hget(keys.ticket(name), "position") == b"3"
+        assert await redis.hget(keys.ticket(name), "tier") == b"NORMAL"
     await room.close()
 
 
