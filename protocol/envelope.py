@@ -58,13 +58,20 @@ class SignIn(msgspec.Struct, frozen=True, array_like=True, tag="in"):
 
 
 class SignOut(msgspec.Struct, frozen=True, array_like=True, tag="out"):
-    """The connection belongs to nobody from now on."""
+    """The connection belongs to nobody from now on, unless another user has it by now."""
+
+    user_id: str
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag="close"):
-    """The connection gets its frame, then GOODBYE with this code, and is closed."""
+    """The connection gets its frame, then GOODBYE with this code, and is closed.
+
+    `user_id` is whose session it lost; a connection that another user has by now is left alone. None is for
+    one that lost a ticket: it is left alone once it is signed in.
+    """
 
     code: str
+    user_id: str | None = None
 
 
 class Watch(msgspec.Struct, frozen=True, array_like=True, tag="watch"):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from socketd.server import Door
 
 
-REFUSALS = 4
+REFUSALS = 10
 """Times the rate of requests at which a client may be refused: beyond, it does not heed `retryAfterMs`, and
 answering it would cost the others."""
 

@@ -99,8 +99,10 @@ class Replies:
         match delivery.change:
             case SignIn(user_id, roles):
                 connection.sign_in(user_id, roles)
-            case SignOut():
+            case SignOut(user_id) if connection.user_id == user_id:
                 connection.sign_out()
+            case Close(_, user_id) if connection.user_id not in (None, user_id):
+                return
             case Watch(tid):
                 connection.ticket = tid
         if delivery.frame:

@@ -63,10 +63,11 @@ class Stale(Exception):
 
 
 class Reused(Exception):
-    """A refresh token was used twice; its family is revoked. Holds the connection that lost its session."""
+    """A refresh token was used twice; its family is revoked. Holds whose, and the connection signed out."""
 
-    def __init__(self, signed_out: Address | None) -> None:
+    def __init__(self, user_id: str, signed_out: Address | None) -> None:
         super().__init__("A refresh token was used twice.")
+        self.user_id = user_id
         self.signed_out = signed_out
 
 
@@ -142,7 +143,7 @@ class Sessions:
     async def check(self, user_id: str, token: NextToken) -> None:
         """See that a refresh token is its family's newest. Raises Revoked or Reused."""
         names = [keys.refresh_tokens(user_id), keys.session(user_id)]
-        _refuse(await self._call("tokens_check", names, token.family, token.number, token.hash))
+        _refuse(user_id, await self._call("tokens_check", names, token.family, token.number, token.hash))
 
     async def rotate(
         self, user_id: str, token: NextToken, next_hash: str, now_ms: int, record: Record
@@ -156,14 +157,14 @@ class Sessions:
             "tokens_rotate", names, token.family, token.number, token.hash, next_hash,
             *self._expiry(now_ms), record.ttl_ms,
         )  # fmt: skip
-        _refuse(answer)
+        _refuse(user_id, answer)
         return answer[1], answer[2]
 
     async def revoke(self, user_id: str, family: str, record: Record) -> Address | None:
         """End a family. Answers the connection that was signed in with it. Raises Revoked when it is over."""
         names = [keys.refresh_tokens(user_id), keys.session(user_id), record.key]
         answer = await self._call("tokens_revoke", names, family, record.ttl_ms)
-        _refuse(answer)
+        _refuse(user_id, answer)
         return _address(answer[1])
 
     def _expiry(self, now_ms: int) -> tuple[int, str, int]:
@@ -175,11 +176,11 @@ class Sessions:
             return await LIBRARY.call(self._redis, function, names, args)
 
 
-def _refuse(answer: Any) -> None:
+def _refuse(user_id: str, answer: Any) -> None:
     if answer[0] == b"missing":
         raise Revoked
     if answer[0] == b"reused":
-        raise Reused(_address(answer[1]))
+        raise Reused(user_id, _address(answer[1]))
 
 
 def _address(text: bytes) -> Address | None:

@@ -225,3 +225,14 @@ class TestRaces:
         session = town.redis.hgetall(keys.session(name))
         assert session["serverId"] == left.connection.hello.server_id
         left.leave()
+
+
+async def test_a_connection_that_changed_hands_is_left_alone(guests: list[Guest], name: str) -> None:
+    """It was signed in as one user and is another's now: the first one's next session must not close it."""
+    shared, elsewhere, *_ = guests
+    await shared.sign_up(name)
+    await shared.sign_up(f"{name}-b")
+    await elsewhere.sign_in(name)
+    await asyncio.sleep(0.3)  # a kick that should not be would come by now
+    await shared.is_served()
+    assert shared.all(KickedOut) == []

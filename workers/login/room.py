@@ -83,12 +83,12 @@ def rights(user: User) -> Rights:
     return Rights(role=user.role, permissions="")
 
 
-def kick(address: Address | None) -> tuple[tuple[Address, Delivery], ...]:
-    """What must be sent so that a connection which lost its place or session is closed."""
+def kick(address: Address | None, user_id: str | None = None) -> tuple[tuple[Address, Delivery], ...]:
+    """What must be sent so that a connection which lost its ticket, or this user's session, is closed."""
     if address is None:
         return ()
     frame = event_frame(KickedOut(reason="TAKEN_OVER"))
-    delivery = Delivery(address.connection_id, frame, change=Close(GoodbyeCode.TAKEN_OVER.name))
+    delivery = Delivery(address.connection_id, frame, change=Close(GoodbyeCode.TAKEN_OVER.name, user_id))
     return ((address, delivery),)
 
 

@@ -133,7 +133,7 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
         expires_in=room.tokens.access_ttl_s,
         user_id=user_id,
     )
-    return Answer(reply, SignIn(user_id, tuple(names(rights(user).role))), kick(signed_in.kicked))
+    return Answer(reply, SignIn(user_id, tuple(names(rights(user).role))), kick(signed_in.kicked, user_id))
 
 
 @handlers.handles(Resume)
@@ -162,7 +162,7 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
         tasks=[],
         unread_notifications=0,
     )
-    return Answer(reply, SignIn(access.user_id, access.roles), kick(kicked))
+    return Answer(reply, SignIn(access.user_id, access.roles), kick(kicked, access.user_id))
 
 
 @handlers.handles(Refresh)
@@ -198,18 +198,18 @@ async def log_out(room: LoginRoom, call: Call[Logout]) -> Answer:
         signed_out = await room.sessions.revoke(user_id, token.family, record(call, token.hash))
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
-    return Answer(Nothing(), also=_sign_out(signed_out))
+    return Answer(Nothing(), also=_sign_out(signed_out, user_id))
 
 
 def _refuse_reused(reused: Reused) -> Answer:
     """The family is revoked: the connection that it signed in is nobody's."""
-    return Answer(RequestError(TOKEN_REUSED), also=_sign_out(reused.signed_out))
+    return Answer(RequestError(TOKEN_REUSED), also=_sign_out(reused.signed_out, reused.user_id))
 
 
-def _sign_out(address: Address | None) -> tuple[tuple[Address, Delivery], ...]:
+def _sign_out(address: Address | None, user_id: str) -> tuple[tuple[Address, Delivery], ...]:
     if address is None:
         return ()
-    return ((address, Delivery(address.connection_id, b"", change=SignOut())),)
+    return ((address, Delivery(address.connection_id, b"", change=SignOut(user_id))),)
 
 
 def _read_refresh(room: LoginRoom, token: str) -> tuple[str, NextToken]:
