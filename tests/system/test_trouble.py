@@ -186,7 +186,7 @@ async def test_who_is_known_to_redis_logs_in_without_the_database(
     on_mariadb: Cluster, own_mariadb: MariaServer
 ) -> None:
     guest = await Guest.at(on_mariadb.endpoints[0])
-    await guest.register("regular")
+    await guest.sign_up("regular")
     await asyncio.to_thread(own_mariadb.stop)
 
     assert (await guest.sign_in("regular")).user_id == "regular"
