@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import math
+import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ class _Run:
     def __init__(self, plan: Plan, system: System, redis: Redis, people: Crowd) -> None:
         self._plan, self._system, self._redis, self._people = plan, system, redis, people
         self._arrivals = Arrivals(redis)
-        self._usage = Usage(lambda: {**system.processes.pids, **people.pids})
+        self._usage = Usage(lambda: {**system.processes.pids, **people.pids, "bench": os.getpid()})
         self._picture = Picture(people, plan.rate)
         self._opened_at = 0.0
 

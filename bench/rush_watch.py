@@ -106,12 +106,13 @@ class Usage:
             self.resident_bytes[name] = max(resident, self.resident_bytes.get(name, 0))
 
     def cpu_s(self) -> dict[str, float]:
-        """The CPU seconds that each has taken so far, by name."""
+        """The CPU seconds that each has taken so far, by name; `others` are the machine's besides."""
         self.look()
         totals: dict[str, float] = defaultdict(float)
         for (name, _), seconds in self._cpu_s.items():
             totals[name] += seconds
-        return dict(totals)
+        machine = psutil.cpu_times()
+        return {**totals, "others": sum(machine) - machine.idle - machine.iowait - sum(totals.values())}
 
 
 KINDS = {"SOCK": "nodes", "login": "login_workers", "status": "status_manager", "generator": "generators"}
