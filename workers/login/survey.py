@@ -77,12 +77,14 @@ class Survey:
 
     async def _walk_room(self) -> None:
         """The near places every NEAR_PERIOD_S, all of them once in FAR_PERIOD_S, in steps between."""
-        loop = asyncio.get_running_loop()
+        clock = asyncio.get_running_loop().time
         first = 0
-        near_s = 0.0
-        while await self._tickets.lead_survey(self._boot_id, LEASE_S):
-            if loop.time() >= near_s:
-                near_s = loop.time() + NEAR_PERIOD_S
+        near_s = due_s = clock()
+        while True:
+            if clock() >= near_s:
+                near_s = clock() + NEAR_PERIOD_S
+                if not await self._tickets.lead_survey(self._boot_id, LEASE_S):
+                    return
                 self._rate = await self._current_rate()
                 near = min(max(int(self._rate / 60 * NEAR_WAIT_S), NEAR_LEAST), NEAR_MOST)
                 for start in reversed(range(0, near, STEP_PLACES)):
@@ -92,7 +94,9 @@ class Survey:
             # From the back to the front: who moves up meanwhile is met twice at worst, and never passed over.
             first = max(0, min(first or total, total) - STEP_PLACES)
             steps = max(1, math.ceil(total / STEP_PLACES))
-            await asyncio.sleep(min(FAR_PERIOD_S / steps, 1.0))
+            # What a step took is not waited for again: a long room is walked in time, too.
+            due_s = max(due_s, clock() - 1.0) + min(FAR_PERIOD_S / steps, 1.0)
+            await asyncio.sleep(max(0.0, due_s - clock()))
 
     async def _current_rate(self) -> float:
         """How many are admitted a minute, set anew where Redis has lost it with everything else.
