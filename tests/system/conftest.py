@@ -4,20 +4,26 @@
 - `house`: one node, one login worker and a status manager that a module's tests share. Tests in it use
   names of their own, and leave it as it was.
 - `town`: the same with two nodes and two login workers.
+- `watched`: a status manager and a login worker with quick heartbeats; each test starts nodes of its own.
 
 When a test fails, the logs of its processes are part of the report. A process that logs a traceback while
 it goes on fails the test, whatever else happened.
 """
 
+import asyncio
 import contextlib
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from client import RequestFailed
+from protocol.messages.auth import Login
+from protocol.messages.connection import Goodbye, Ping
 from tests.conftest import run_redis
 from tests.system.cluster import Cluster, Settings
+from tests.system.guest import PASSWORD, Guest
 
 LOG_END_CHARACTERS = 6_000
 
@@ -69,3 +75,32 @@ def house(servers_folder: Path) -> Iterator[Cluster]:
 def town(servers_folder: Path) -> Iterator[Cluster]:
     for cluster in run_house(servers_folder / uuid.uuid4().hex, {}):
         yield cluster.start(nodes=2, logins=2)
+
+
+@pytest.fixture(scope="module")
+def watched(servers_folder: Path) -> Iterator[Cluster]:
+    for cluster in run_house(servers_folder / uuid.uuid4().hex, {"status.heartbeat_s": 0.5}):
+        yield cluster.start(nodes=0)
+
+
+@pytest.fixture
+async def neighbour(house: Cluster) -> AsyncIterator[Guest]:
+    """Somebody else in the house, who is served from beginning to end of the test."""
+    guest = await Guest.at(house["SOCK001"].endpoint)
+    asking = asyncio.create_task(keep_asking(guest))
+    yield guest
+    assert not asking.done(), "the neighbour was not served throughout"
+    asking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asking
+    await guest.is_served()
+    assert guest.all(Goodbye) == []
+    guest.leave()
+
+
+async def keep_asking(guest: Guest) -> None:
+    while True:
+        await guest.ask(Ping())
+        with contextlib.suppress(RequestFailed):
+            await guest.ask(Login(username="no-such-player", password=PASSWORD))
+        await asyncio.sleep(0.01)
