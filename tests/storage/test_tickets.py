@@ -89,7 +89,7 @@ async def test_a_login_takes_the_events_away_and_a_stream_gets_them(room: Room) 
 
 async def test_order_is_that_of_arrival_also_when_the_clock_goes_back(room: Room) -> None:
     places = [await room.login("early")]
-    await room.redis.hincrby(keys.PORTAL_STATS, "lastArrival", 60_000_000)
+    await room.pass_time(-60)
     places += await room.crowd(20)
     assert [place.position for place in places] == list(range(1, 22))
     assert await room.admit_ids(7) + await room.admit_ids(14) == ids(places)
