@@ -1,12 +1,15 @@
 -- Sessions and refresh tokens. The second file of the library that tickets.lua begins, with whose local functions
 -- it works: a ticket is spent and its user signed in in one step.
 
--- Gives the session to a connection. Answers who had it before and is to be kicked out, or ''.
+-- Gives the session to a connection. Answers who had it before and is to be kicked out, or ''; the same to who asks
+-- again, since the worker that was to do it may have died.
 local function take_session(session, owner_server, owner_connection, sent)
-  local was = redis.call('HMGET', session, 'serverId', 'connectionId')
+  local was = redis.call('HMGET', session, 'serverId', 'connectionId', 'displaced')
   redis.call('HSET', session, 'serverId', owner_server, 'connectionId', owner_connection, 'takenAt', sent)
   redis.call('HINCRBY', session, 'epoch', 1)
-  if not was[1] or (was[1] == owner_server and was[2] == owner_connection) then return '' end
+  if not was[1] then return '' end
+  if was[1] == owner_server and was[2] == owner_connection then return was[3] or '' end
+  redis.call('HSET', session, 'displaced', was[1] .. '/' .. was[2])
   return was[1] .. '/' .. was[2]
 end
 

@@ -141,17 +141,19 @@ end
 -- KEYS: ticket, waiting, ready. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket prefix, suffix, wait factor.
 -- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0}.
 local function stream(keys, args)
-  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid')
+  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid', 'displaced')
   local holder = args[6] .. (was[5] or '') .. args[7]
   if not usable(was[1], holder, args[1]) then return {'missing'} end
   if was[2] ~= args[2] or tonumber(args[4]) < tonumber(was[4]) then return {'taken'} end
   local now, position = now_ms(), place(keys[2], args[1], tonumber(args[8]))
+  -- Who asks again gets the same answer, since the worker that was to kick the other out may have died.
+  local kicked = was[3] == args[3] and (was[6] or '') or was[3]
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
-    'position', position, 'toldAt', now)
+    'position', position, 'toldAt', now, 'displaced', kicked)
   redis.call('PEXPIRE', holder, args[5], 'GT')
   local deadline = redis.call('ZSCORE', keys[3], args[1])
   local left = deadline and math.max(0, tonumber(deadline) - now) or 0
-  return {'ok', was[1], position, redis.call('ZCARD', keys[2]), was[3] ~= args[3] and was[3] or '', left}
+  return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left}
 end
 
 -- KEYS: ticket, clients, waiting, ready, stats, user's ticket, record, bucket, untold.
