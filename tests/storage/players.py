@@ -42,7 +42,7 @@ class Players(RuleBasedStateMachine):
         self._rate = 0
         self._promises = Promises()
         self._known = self._promises.known
-        self._sessions: dict[str, Address] = {}
+        self._sessions: dict[str, tuple[Address, Address | None]] = {}
         self._was = self._look()
 
     def teardown(self) -> None:
@@ -129,12 +129,14 @@ class Players(RuleBasedStateMachine):
         owner = Address.parse(was["owner"])
         assert (got.position, got.total_waiting) == (self._rank(tid), len(before.waiting))
         assert got.status.value == was["status"]
-        assert got.kicked == (None if owner == connection else owner)
+        # Who asks again is told the same: the worker that was to kick the other out may have died.
+        kicked = was.get("displaced", "") if owner == connection else was["owner"]
+        assert got.kicked == (Address.parse(kicked) if kicked else None)
         left_ms = max(0, before.ready[tid] - before.now_ms) if tid in before.ready else 0
         assert 0 <= left_ms - round(got.deadline_s * 1000) <= STALL_MS
         now = self._look()
         assert now.tickets[tid] == was | {
-            "owner": str(connection), "ownedAt": str(asker.sent_ms), "streaming": "1",
+            "owner": str(connection), "ownedAt": str(asker.sent_ms), "streaming": "1", "displaced": kicked,
             "position": str(got.position),
             "lastSeen": now.tickets[tid]["lastSeen"], "toldAt": now.tickets[tid]["lastSeen"],
         }  # fmt: skip
@@ -191,9 +193,15 @@ class Players(RuleBasedStateMachine):
         else:
             assert len(won) == 1
             assert refusals <= {TicketNotFound}
-            previous = self._sessions.get(user_id)
-            assert won[0].kicked == (None if previous == connection else previous)
-            self._sessions[user_id] = connection
+            assert won[0].kicked == self._take_session(user_id, connection)
+
+    def _take_session(self, user_id: str, connection: Address) -> Address | None:
+        """Answers who is to be kicked out; the same again to the connection that has the session already."""
+        previous, displaced = self._sessions.get(user_id, (None, None))
+        if previous != connection:
+            displaced = previous
+        self._sessions[user_id] = (connection, displaced)
+        return displaced
 
     def _run(self, work: Awaitable[T]) -> T:
         async def run() -> T:

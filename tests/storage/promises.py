@@ -93,6 +93,8 @@ class Promises:
             assert not any("readyAt" in now.tickets[tid] for tid in behind)
 
     def _check_rate(self, was: Seen, now: Seen, rate: int) -> None:
+        if rate != self._pace_rate:
+            self._pace, self._pace_rate = [], rate
         fresh = _added(was.window, now.window)
         admitted = [tid for tid in now.tickets if _became(tid, was, now, lambda fields: "readyAt" in fields)]
         given_back = [
@@ -116,8 +118,6 @@ class Promises:
 
     def _check_pace(self, at: int, count: int, rate: int) -> None:
         """At one rate, no more than the bucket held at some moment and has got since."""
-        if rate != self._pace_rate:
-            self._pace, self._pace_rate = [], rate
         self._pace.append((at, count))
         for since, _ in self._pace:
             admitted = sum(each for when, each in self._pace if when >= since)

@@ -197,7 +197,7 @@ class TicketMachine(Players):
             elif name == "log in":
                 self._learn(user_id, outcome)
             elif name == "finalize":
-                self._sessions[user_id] = connection
+                assert outcome.kicked == self._take_session(user_id, connection)
         spent = [name for name, outcome in outcomes if name == "cancel" and outcome is None]
         spent += [name for name, outcome in outcomes if isinstance(outcome, SignedIn)]
         assert len(spent) <= 1
