@@ -55,6 +55,10 @@ QUEUE_FULL = _kind("QUEUE_FULL", 503, "The waiting room is full: try again after
 TIMEOUT = _kind("TIMEOUT", 504, "No answer in time; the outcome is unknown: ask again with the same key.")
 
 
+BUSY_RETRY_MS = 1000
+"""What a sender is told to wait while a queue is full or a store away."""
+
+
 class RequestError(Exception):
     """A request is refused; its sender gets an error reply and the connection lives on.
 

@@ -13,6 +13,7 @@ from protocol.connection import BadRequest, RawRequest, error_frame, reply_frame
 from protocol.envelope import Address, Envelope
 from protocol.errors import (
     BUSY,
+    BUSY_RETRY_MS,
     DUPLICATE_ID,
     NOT_AUTHENTICATED,
     RATE_LIMITED,
@@ -32,9 +33,6 @@ from storage import keys
 from storage.queues import Outbox
 
 log = structlog.get_logger(__name__)
-
-BUSY_RETRY_MS = 1000
-"""What a refused sender is told to wait while a queue is full or a store away."""
 
 
 class Dispatcher:

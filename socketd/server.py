@@ -6,11 +6,11 @@ import random
 import structlog
 
 from protocol.connection import BadRequest, RawRequest, event_frame
-from protocol.errors import BUSY, TIMEOUT, GoodbyeCode, RequestError
+from protocol.errors import BUSY, BUSY_RETRY_MS, TIMEOUT, GoodbyeCode, RequestError
 from protocol.messages.connection import Keepalive
 from runtime.settings import SocketdSettings
 from socketd.connection import Connection
-from socketd.dispatch import BUSY_RETRY_MS, Dispatcher
+from socketd.dispatch import Dispatcher
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.timers import SLOT_S, Wheel

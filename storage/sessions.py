@@ -12,7 +12,7 @@ from typing import Any
 from protocol.envelope import Address
 from storage import keys
 from storage.errors import redis_away_is_store_away
-from storage.tickets import LIBRARY, Asker, Record, TicketNotFound
+from storage.tickets import LIBRARY, Asker, Record, TicketNotFound, address_of
 from storage.wire import Argument, Executor
 
 MOST_FAMILIES = 5
@@ -126,7 +126,7 @@ class Sessions:
             case b"not yours":
                 raise NotYours
         _, family, number, kicked, issued_ms = answer
-        return SignedIn(family.decode(), number, _address(kicked), issued_ms)
+        return SignedIn(family.decode(), number, address_of(kicked), issued_ms)
 
     async def resume(self, user_id: str, family: str, asker: Asker) -> Address | None:
         """Give the session to the asker's connection. Answers who had it. Raises Revoked or Stale."""
@@ -138,7 +138,7 @@ class Sessions:
             raise Revoked
         if answer[0] == b"stale":
             raise Stale
-        return _address(answer[1])
+        return address_of(answer[1])
 
     async def check(self, user_id: str, token: NextToken) -> None:
         """See that a refresh token is its family's newest. Raises Revoked or Reused."""
@@ -165,7 +165,7 @@ class Sessions:
         names = [keys.refresh_tokens(user_id), keys.session(user_id), record.key]
         answer = await self._call("tokens_revoke", names, family, record.ttl_ms)
         _refuse(user_id, answer)
-        return _address(answer[1])
+        return address_of(answer[1])
 
     def _expiry(self, now_ms: int) -> tuple[int, str, int]:
         expires_ms = now_ms + self._refresh_ttl_ms
@@ -180,11 +180,7 @@ def _refuse(user_id: str, answer: Any) -> None:
     if answer[0] == b"missing":
         raise Revoked
     if answer[0] == b"reused":
-        raise Reused(user_id, _address(answer[1]))
-
-
-def _address(text: bytes) -> Address | None:
-    return Address.parse(text.decode()) if text else None
+        raise Reused(user_id, address_of(answer[1]))
 
 
 def _iso(ms: int) -> str:

@@ -178,7 +178,12 @@ class Tickets:
             raise RoomFull(answer[1])
         _, tid, client_id, status, position, total, kicked = answer
         return Place(
-            tid.decode(), client_id.decode(), TicketStatus(status.decode()), position, total, _address(kicked)
+            tid.decode(),
+            client_id.decode(),
+            TicketStatus(status.decode()),
+            position,
+            total,
+            address_of(kicked),
         )
 
     async def stream(self, tid: str, client_id: str, asker: Asker) -> Place:
@@ -198,7 +203,7 @@ class Tickets:
         _refuse(answer[0])
         _, status, position, total, kicked, left_ms = answer
         place = TicketStatus(status.decode())
-        return Place(tid, client_id, place, position, total, _address(kicked), left_ms / 1000)
+        return Place(tid, client_id, place, position, total, address_of(kicked), left_ms / 1000)
 
     async def cancel(self, tid: str, client_id: str, user_id: str, record: Record) -> None:
         """Give the ticket up. Raises TicketNotFound or TakenOver."""
@@ -228,7 +233,7 @@ class Tickets:
             self._factor,
         )  # fmt: skip
         return Admission(
-            admitted=[Admitted(tid.decode(), _address(owner), deadline_s) for tid, owner in admitted],
+            admitted=[Admitted(tid.decode(), address_of(owner), deadline_s) for tid, owner in admitted],
             expired=_ended(expired),
             waiting=waiting,
             pause_s=None if pause_ms < 0 else pause_ms / 1000,
@@ -243,7 +248,7 @@ class Tickets:
         """READY tickets whose players ought to know for `since_s` seconds, and may not."""
         names = [keys.PORTAL_UNTOLD, keys.PORTAL_READY]
         found = await self._call("ticket_untold", names, int(since_s * 1000), most, keys.TICKET_PREFIX)
-        return [Admitted(tid.decode(), _address(owner), left_ms / 1000) for tid, owner, left_ms in found]
+        return [Admitted(tid.decode(), address_of(owner), left_ms / 1000) for tid, owner, left_ms in found]
 
     async def survey(self, first: int, count: int, least_s: float, again_s: float) -> Survey:
         """Walk `count` places from the `first` (0 is next), expiring the abandoned.
@@ -308,9 +313,10 @@ def _refuse(outcome: bytes) -> None:
         raise TakenOver
 
 
-def _address(text: bytes) -> Address | None:
+def address_of(text: bytes) -> Address | None:
+    """The connection that a Function names, None where it names none."""
     return Address.parse(text.decode()) if text else None
 
 
 def _ended(rows: Sequence[tuple[bytes, bytes, bytes]]) -> list[Ended]:
-    return [Ended(tid.decode(), _address(owner), reason.decode()) for tid, owner, reason in rows]
+    return [Ended(tid.decode(), address_of(owner), reason.decode()) for tid, owner, reason in rows]

@@ -12,15 +12,13 @@ import structlog
 
 from protocol.connection import error_frame, reply_frame
 from protocol.envelope import Address, Change, Delivery, Envelope
-from protocol.errors import BUSY, INTERNAL, RequestError
+from protocol.errors import BUSY, BUSY_RETRY_MS, INTERNAL, RequestError
 from protocol.messages import REQUESTS, Message, owned_by
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, UnknownQueue
 from workers.consumer import Settle
 
 log = structlog.get_logger(__name__)
-
-BUSY_RETRY_MS = 1000
 
 D = TypeVar("D", bound=Message)
 R = TypeVar("R")

@@ -2,8 +2,9 @@
 
 from protocol.errors import EMAIL_TAKEN, TOO_MANY_ATTEMPTS, USERNAME_TAKEN, RequestError
 from protocol.messages.auth import Register, Registered
+from storage.servers import now_ms
 from storage.users import Added, EmailTaken, NewUser, User, UsernameTaken, fold
-from workers.login.room import LoginRoom, handlers, now_ms
+from workers.login.room import LoginRoom, handlers
 from workers.requests import Call
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -90,11 +89,6 @@ def kick(address: Address | None, user_id: str | None = None) -> tuple[tuple[Add
     frame = event_frame(KickedOut(reason="TAKEN_OVER"))
     delivery = Delivery(address.connection_id, frame, change=Close(GoodbyeCode.TAKEN_OVER.name, user_id))
     return ((address, delivery),)
-
-
-def now_ms() -> int:
-    """The wall clock in ms since the epoch."""
-    return int(time.time() * 1000)
 
 
 def assemble(process: WorkerProcess) -> Kind:

@@ -26,10 +26,11 @@ from protocol.messages.auth import (
     Resumed,
     TokenPair,
 )
+from storage.servers import now_ms
 from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
 from storage.tickets import RoomFull, TicketNotFound
 from storage.users import AccountStatus, User, fold
-from workers.login.room import LoginRoom, asker, handlers, kick, now_ms, record, rights
+from workers.login.room import LoginRoom, asker, handlers, kick, record, rights
 from workers.login.survey import estimated_wait_s
 from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family
