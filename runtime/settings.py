@@ -139,6 +139,11 @@ class StatusSettings(Section, frozen=True):
     heartbeat_s: Annotated[Duration, "Time between two heartbeats of a process."] = 5.0
     missed_heartbeats: Annotated[Count, "Heartbeats missed before a process is DOWN."] = 3
 
+    @property
+    def patience_s(self) -> float:
+        """How long a process may be silent before it is DOWN, and its name free for another."""
+        return self.heartbeat_s * self.missed_heartbeats
+
 
 class LogSettings(Section, frozen=True):
     """What the processes write to stderr."""

@@ -73,7 +73,6 @@ class Node:
         ttl_s = config.login.ticket_ttl_s
         self._presence = Presence(Tickets(self._redis, ttl_s), registry, settings.server_id, ttl_s)
         loop_lag = LoopLag()
-        lease_s = config.status.heartbeat_s * config.status.missed_heartbeats
         identity = ServerStatus(
             event="",
             server_id=settings.server_id,
@@ -83,7 +82,7 @@ class Node:
             host=settings.host,
             pid=os.getpid(),
         )
-        self._lease = ServerLease(self._redis, settings.server_id, boot_id, lease_s)
+        self._lease = ServerLease(self._redis, settings.server_id, boot_id, config.status.patience_s)
         reporter = Reporter(
             self._redis,
             self._lease,
@@ -114,7 +113,7 @@ class Node:
 
     def _steps(self) -> list[Step]:
         return [
-            Step("outbox", self._start_outbox, self._flush_outbox),
+            Step("outbox", self._start_outbox, self._outbox.flushed),
             Step("queue creation", self._subscription.create, self._delete_queue, attempts=STEP_ATTEMPTS),
             Step("handler registration", self._register_handlers),
             Step("subscription", self._subscribe, self._unsubscribe, attempts=STEP_ATTEMPTS),
@@ -123,9 +122,6 @@ class Node:
 
     async def _start_outbox(self) -> None:
         self._daemon.watch(self._outbox.run(), "outbox")
-
-    async def _flush_outbox(self) -> None:
-        await self._outbox.flushed()
 
     async def _delete_queue(self) -> None:
         # Not where another process has become this server by now: its replies are in there.

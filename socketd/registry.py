@@ -36,11 +36,6 @@ class Registry:
     def __iter__(self) -> "Iterator[Connection]":
         return iter(list(self._connections.values()))
 
-    @property
-    def pending_count(self) -> int:
-        """Requests that await an answer."""
-        return len(self._pending)
-
     def add(self, connection: "Connection", peer: str) -> int | None:
         """Take a connection in and answer its id; None when there are too many, here or from this peer."""
         if len(self._connections) >= self._max_connections or self._per_peer[peer] >= self._max_per_peer:

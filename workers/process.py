@@ -52,7 +52,6 @@ class WorkerProcess:
         self.config = config
         self.kind_name = kind_name
         self.process_id = process_id
-        self._lease_s = config.status.heartbeat_s * config.status.missed_heartbeats
         self.boot_id = os.urandom(8).hex()
         self.redis: Redis = connect(config.redis.url)
         self.wire = connect_wire(config.redis.url)
@@ -76,7 +75,9 @@ class WorkerProcess:
 
     async def _free_id(self) -> str:
         try:
-            return await claim_first_free(self.redis, self.kind_name, self.boot_id, self._lease_s)
+            return await claim_first_free(
+                self.redis, self.kind_name, self.boot_id, self.config.status.patience_s
+            )
         except StoreAway:
             return f"{self.kind_name}-1"  # the claim itself is tried again, and says what is wrong
 
@@ -124,7 +125,7 @@ class WorkerProcess:
         )
 
     def _reporter(self, loop_lag: LoopLag, queue_id: str) -> Reporter:
-        lease = ServerLease(self.redis, self.process_id, self.boot_id, self._lease_s)
+        lease = ServerLease(self.redis, self.process_id, self.boot_id, self.config.status.patience_s)
         identity = ServerStatus(
             event="",
             server_id=self.process_id,

@@ -73,7 +73,7 @@ class StatusManager:
 def assemble(process: WorkerProcess) -> Kind:
     """The parts of a status manager process."""
     status = process.config.status
-    manager = StatusManager(process.redis, status.heartbeat_s * status.missed_heartbeats)
+    manager = StatusManager(process.redis, status.patience_s)
 
     async def start_watch() -> None:
         process.daemon.watch(manager.watch(), "watch")
