@@ -121,8 +121,11 @@ def in_order() -> list[RequestType]:
 
 
 def who(declared: RequestType) -> str:
-    """Whether a connection must be signed in for this request."""
-    return "needed" if declared.access is Access.SIGNED_IN else "not needed"
+    """Whether a connection must be signed in for this request, and as whom."""
+    if declared.access is not Access.SIGNED_IN:
+        return "not needed"
+    roles = " or ".join(f"`{role}`" for role in sorted(declared.roles))
+    return f"needed, with role {roles}" if roles else "needed"
 
 
 def key(declared: RequestType) -> str:

@@ -12,8 +12,8 @@ import structlog
 
 from protocol.connection import error_frame, reply_frame
 from protocol.envelope import Address, Change, Delivery, Envelope
-from protocol.errors import BUSY, BUSY_RETRY_MS, INTERNAL, RequestError
-from protocol.messages import REQUESTS, Message, owned_by
+from protocol.errors import BUSY, BUSY_RETRY_MS, FORBIDDEN, INTERNAL, NOT_AUTHENTICATED, RequestError
+from protocol.messages import REQUESTS, TRUSTED, Message, owned_by
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, UnknownQueue
 from workers.consumer import Settle
@@ -31,6 +31,21 @@ class Call(msgspec.Struct, Generic[D], frozen=True):
 
     data: D
     envelope: Envelope
+
+
+def acting_for(call: Call[Any], user_id: str | None) -> str:
+    """The user whom a request is about: the sender, or the one that it names.
+
+    Raises RequestError FORBIDDEN where it names another and the sender has no role for that.
+    """
+    sender = call.envelope.user_id
+    if sender is None:
+        raise RequestError(NOT_AUTHENTICATED)
+    if user_id is None or user_id == sender:
+        return sender
+    if TRUSTED.isdisjoint(call.envelope.roles):
+        raise RequestError(FORBIDDEN, "Only a game server or an administrator may name another user.")
+    return user_id
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -2,9 +2,12 @@
 
 from protocol.messages import auth, connection, waiting
 from protocol.messages.declaration import (
+    ADMIN,
     EVENTS,
+    GAME_SERVER,
     REQUESTS,
     SOCKETD,
+    TRUSTED,
     Access,
     EventType,
     Message,
@@ -15,9 +18,12 @@ from protocol.messages.declaration import (
 )
 
 __all__ = [
+    "ADMIN",
     "EVENTS",
+    "GAME_SERVER",
     "REQUESTS",
     "SOCKETD",
+    "TRUSTED",
     "Access",
     "EventType",
     "Message",

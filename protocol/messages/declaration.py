@@ -23,6 +23,16 @@ class Nothing(Message, frozen=True):
     """A message without fields."""
 
 
+ADMIN = "ADMIN"
+"""The role of operators' own accounts."""
+
+GAME_SERVER = "GAME_SERVER"
+"""The role of a game's server."""
+
+TRUSTED = frozenset({ADMIN, GAME_SERVER})
+"""The roles that may act for another user (wire.md, "Requests")."""
+
+
 class Access(Enum):
     """What a connection must be before a request is taken from it."""
 
@@ -35,7 +45,7 @@ class RequestType:
     """One request's declaration.
 
     `owner` is the kind of worker that answers it, or `socketd` for what the node answers itself.
-    `status` is what a success answers. `scope` names the field that an idempotency key belongs to
+    `roles` are those of whom one must be had, none for everybody. `status` is what a success answers. `scope` names the field that an idempotency key belongs to
     before sign-in; a request without one does not take a key before sign-in. `errors` are those
     besides the ones that any request can meet.
     """
@@ -45,6 +55,7 @@ class RequestType:
     reply: type[Message]
     owner: str
     access: Access
+    roles: frozenset[str]
     lane: Lane
     status: int
     scope: str | None
@@ -74,6 +85,7 @@ def request(
     owner: str,
     reply: type[Message],
     access: Access = Access.SIGNED_IN,
+    roles: frozenset[str] = frozenset(),
     lane: Lane = Lane.NORMAL,
     status: int = 200,
     scope: str | None = None,
@@ -84,7 +96,7 @@ def request(
     def declare(data: M) -> M:
         if name in REQUESTS:
             raise ValueError(f"Request {name} is declared twice.")
-        REQUESTS[name] = RequestType(name, data, reply, owner, access, lane, status, scope, errors)
+        REQUESTS[name] = RequestType(name, data, reply, owner, access, roles, lane, status, scope, errors)
         return data
 
     return declare
