@@ -45,9 +45,10 @@ class RequestType:
     """One request's declaration.
 
     `owner` is the kind of worker that answers it, or `socketd` for what the node answers itself.
-    `roles` are those of whom one must be had, none for everybody. `status` is what a success answers. `scope` names the field that an idempotency key belongs to
-    before sign-in; a request without one does not take a key before sign-in. `errors` are those
-    besides the ones that any request can meet.
+    `roles` are those of which the user must have one, none where everybody may. `status` is what a
+    success answers. `scope` names the field that an idempotency key belongs to before sign-in; a request
+    without one does not take a key before sign-in. `errors` are those besides the ones that any request
+    can meet.
     """
 
     name: str
