@@ -19,7 +19,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED = "***"
 _SECRET_KEY = re.compile(r"passw|token|secret|authorization|email|cookie|credential|apikey|privatekey")
-_URL_CREDENTIALS = re.compile(r"://[^/\s]+@")
+# As far as the last "@", since people write "/" and "@" in passwords: rather too much than too little.
+_URL_CREDENTIALS = re.compile(r"://\S+@")
 _MAXIMUM_DEPTH = 8  # deeper, or in a circle, a value is shown as "…"
 
 

@@ -140,10 +140,16 @@ class Sessions:
             raise Stale
         return address_of(answer[1])
 
-    async def check(self, user_id: str, token: NextToken) -> None:
-        """See that a refresh token is its family's newest. Raises Revoked or Reused."""
-        names = [keys.refresh_tokens(user_id), keys.session(user_id)]
-        _refuse(user_id, await self._call("tokens_check", names, token.family, token.number, token.hash))
+    async def check(self, user_id: str, token: NextToken, record: Record) -> None:
+        """See that a login's refresh token is its family's newest. Raises Revoked or Reused.
+
+        `record` is the login's: one that has its result may come again, also when the family went on since.
+        """
+        names = [keys.refresh_tokens(user_id), keys.session(user_id), record.key]
+        answer = await self._call(
+            "tokens_check", names, token.family, token.number, token.hash, record.ttl_ms
+        )
+        _refuse(user_id, answer)
 
     async def rotate(
         self, user_id: str, token: NextToken, next_hash: str, now_ms: int, record: Record

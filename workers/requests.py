@@ -139,7 +139,10 @@ class Requests(Generic[R]):
             self._outbox.deliver(address.server_id, delivery, done)
 
     async def _answer(self, envelope: Envelope) -> tuple[bytes, Change | None, Also]:
-        declared = REQUESTS[envelope.type]
+        declared = REQUESTS.get(envelope.type)
+        if declared is None or declared.data not in self._data:
+            log.warning("a request of another release", type=envelope.type, trace_id=envelope.trace_id)
+            return error_frame(envelope.id, _not_yet()), None, ()
         try:
             call = Call(self._data[declared.data].decode(envelope.data), envelope)
             answer = await self._handlers[declared.data](self._room, call)
@@ -156,3 +159,8 @@ class Requests(Generic[R]):
         if isinstance(answer.reply, RequestError):
             return error_frame(envelope.id, answer.reply), answer.change, answer.also
         return reply_frame(envelope.id, declared.status, answer.reply), answer.change, answer.also
+
+
+def _not_yet() -> RequestError:
+    """A node of a newer release knows more requests: asked again, one may reach a worker of that release."""
+    return RequestError(BUSY, "No worker answers this request yet.", BUSY_RETRY_MS)

@@ -63,7 +63,8 @@ local function again(answer, session, args)
   return answer
 end
 
--- Spends a READY ticket: signs its user in, whatever races, once.
+-- Spends a READY ticket: signs its user in, whatever races, once. A session that a later request has stays where it
+-- is: the ticket's tokens are good all the same, and who asked is to be kicked out.
 -- KEYS: ticket, clients, ready, stats, user's ticket, session, refresh tokens, record, untold.
 -- ARGV: tid, clientId, keep ms, record ttl ms, owner's server, owner's connection, sent ms, now as ISO 8601, role,
 -- permissions, family to go on with or '', its newest number, hash of its next token, fresh family, hash of its
@@ -89,8 +90,13 @@ local function finalize(keys, args)
   write_family(keys[7], id, number, hash, args[16], args[17], args[18])
   redis.call('HSET', keys[7], 'role', args[9], 'permissions', args[10])
   prune_families(keys[7], id, now, tonumber(args[19]))
-  local kicked = take_session(keys[6], args[5], args[6], args[7])
-  redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10], 'family', id)
+  local kicked = args[5] .. '/' .. args[6]
+  local holds = redis.call('HMGET', keys[6], 'serverId', 'takenAt')
+  if not holds[1] or tonumber(args[7]) >= tonumber(holds[2]) then
+    kicked = take_session(keys[6], args[5], args[6], args[7])
+    redis.call('HSET', keys[6], 'family', id)
+  end
+  redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10])
   redis.call('HINCRBY', keys[6], 'login_count', 1)
   redis.call('PEXPIRE', keys[6], args[18])
   return record(keys[8], args[4], {'ok', id, number, kicked, now})
@@ -118,25 +124,36 @@ local function revoke_family(tokens, session, id)
   return was[2] .. '/' .. was[3]
 end
 
--- Checks a refresh token that was signed by us; one that is not its family's newest ends the family.
+-- Looks at a refresh token that was signed by us; one that is not its family's newest ends the family.
 -- KEYS: refresh tokens, session. ARGV: family, number, hash.
 -- Answers {'missing'}, {'reused', signed out or ''} or {'ok'}.
-local function check(keys, args)
+local function examine(keys, args)
   local stands = family(keys[1], args[1])
   if not stands or stands.expires < now_ms() then return {'missing'} end
   if stands.number == tonumber(args[2]) and stands.hash == args[3] then return {'ok'} end
   return {'reused', revoke_family(keys[1], keys[2], args[1])}
 end
 
+-- Checks the token of a login that has this record. One that has got its ticket is delivered again after its family
+-- went on, which is no reuse.
+-- KEYS: refresh tokens, session, record. ARGV: family, number, hash, record ttl ms. Answers as `examine`.
+local function check(keys, args)
+  local before = recorded(keys[3])
+  if before then return before[1] == 'reused' and before or {'ok'} end
+  local found = examine(keys, args)
+  if found[1] == 'reused' then return record(keys[3], args[4], found) end
+  return found
+end
+
 -- Exchanges a family's newest token for the next.
 -- KEYS: refresh tokens, session, record. ARGV: family, number, hash, next hash, expiry ms, expiry as ISO 8601,
--- refresh ttl ms, record ttl ms. Answers as `check`, but {'ok', next number, ms of issue}.
+-- refresh ttl ms, record ttl ms. Answers as `examine`, but {'ok', next number, ms of issue}.
 local function rotate(keys, args)
   local before = recorded(keys[3])
   if before then return before end
-  local checked = check(keys, args)
-  if checked[1] == 'missing' then return checked end
-  if checked[1] == 'reused' then return record(keys[3], args[8], checked) end
+  local found = examine(keys, args)
+  if found[1] == 'missing' then return found end
+  if found[1] == 'reused' then return record(keys[3], args[8], found) end
   write_family(keys[1], args[1], tonumber(args[2]) + 1, args[4], args[5], args[6], args[7])
   redis.call('PEXPIRE', keys[2], args[7])
   return record(keys[3], args[8], {'ok', tonumber(args[2]) + 1, now_ms()})
@@ -153,6 +170,6 @@ end
 
 register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
 register('session_resume', {'hash', 'hash'}, resume)
-register('tokens_check', {'hash', 'hash'}, check)
+register('tokens_check', {'hash', 'hash', 'string'}, check)
 register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)
 register('tokens_revoke', {'hash', 'hash', 'string'}, revoke)

@@ -144,6 +144,8 @@ def test_structs_and_dataclasses_are_looked_into() -> None:
             "cannot reach mysql+aiomysql://u:p@ss@h/db?x=1 now",
             "cannot reach mysql+aiomysql://***@h/db?x=1 now",
         ),
+        ("redis://:pa/ss@host:1/0", "redis://***@host:1/0"),
+        ("mysql+aiomysql://u:/p/@ss@h/db", "mysql+aiomysql://***@h/db"),
         ("redis://host:1/0 by kim@example.com", "redis://host:1/0 by kim@example.com"),
         ("no URL, but a@b", "no URL, but a@b"),
     ],

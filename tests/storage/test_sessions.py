@@ -54,6 +54,10 @@ async def rotate(room: Room, family: str, number: int) -> tuple[int, int]:
     )
 
 
+async def check(room: Room, token: NextToken) -> None:
+    await room.sessions.check("ada", token, room.record())
+
+
 # Finalizing.
 
 
@@ -171,6 +175,37 @@ async def test_a_repeated_finalize_takes_no_session_from_a_later_request(room: R
     assert await session(room) == holds
 
 
+async def test_a_late_finalize_takes_no_session_from_a_later_request(room: Room) -> None:
+    """Its ticket is spent and its tokens are good; its connection is the one that lost."""
+    await room.sign_in("ada", fresh=token("one", 1))
+    ticket = await room.login("ada")
+    await room.pass_time(10.1)
+    await room.admit()
+    late, later = room.asker(), room.asker()
+    await room.sessions.resume("ada", "one", later)
+
+    signed_in = await room.finalize(ticket, "ada", late, fresh=token("two", 1))
+
+    assert signed_in.kicked == late.address
+    assert await owner(room) == later.address
+    assert (await session(room))["family"] == "one"
+    await check(room, token("two", 1))
+    assert await room.sessions.resume("ada", "two", room.asker()) == later.address
+
+
+async def test_a_late_finalize_takes_a_session_that_nobody_holds(room: Room) -> None:
+    await room.sign_in("ada", fresh=token("one", 1))
+    ticket = await room.login("ada")
+    await room.pass_time(10.1)
+    await room.admit()
+    late = room.asker()
+    await room.sessions.resume("ada", "one", room.asker())
+    await room.sessions.revoke("ada", "one", room.record())
+
+    assert (await room.finalize(ticket, "ada", late)).kicked is None
+    assert await owner(room) == late.address
+
+
 # Families.
 
 
@@ -179,9 +214,9 @@ async def test_a_login_by_refresh_token_goes_on_with_its_family(room: Room) -> N
     signed_in = await room.sign_in("ada", going_on=token("one", 2), fresh=token("two", 1))
     assert (signed_in.family, signed_in.number) == ("one", 2)
     assert await families(room) == ["one"]
-    await room.sessions.check("ada", token("one", 2))
+    await check(room, token("one", 2))
     with pytest.raises(Reused):
-        await room.sessions.check("ada", token("one", 1))
+        await check(room, token("one", 1))
 
 
 async def test_a_login_whose_family_went_on_or_ended_meanwhile_begins_another(room: Room) -> None:
@@ -201,7 +236,7 @@ async def test_a_user_has_five_families_and_the_oldest_goes_first(room: Room) ->
     await room.sign_in("ada", fresh=token("family-5", 1))
     assert await families(room) == [f"family-{number}" for number in (0, 2, 3, 4, 5)]
     with pytest.raises(Revoked):
-        await room.sessions.check("ada", token("family-1", 1))
+        await check(room, token("family-1", 1))
 
 
 async def test_a_new_family_stays_also_when_its_workers_clock_is_behind(room: Room) -> None:
@@ -222,7 +257,7 @@ async def test_families_that_are_over_are_cleared_away(room: Room) -> None:
     await room.sign_in("ada", fresh=token("two", 1))
     await room.pass_time(REFRESH_TTL_S / 2 + 60)
     for work in (
-        room.sessions.check("ada", token("one", 1)),
+        check(room, token("one", 1)),
         room.sessions.resume("ada", "one", room.asker()),
         rotate(room, "one", 1),
     ):
@@ -245,7 +280,7 @@ async def test_a_token_is_exchanged_once_and_a_repeat_gets_the_same(room: Room) 
     assert first[0] == 2
     assert abs(first[1] - now_ms) < 30_000
     assert await room.sessions.rotate(*call) == first
-    await room.sessions.check("ada", token("one", 2))
+    await check(room, token("one", 2))
     assert (await rotate(room, "one", 2))[0] == 3
     assert await room.sessions.newest("ada", "one") == 3
 
@@ -267,12 +302,12 @@ async def test_a_token_used_twice_ends_its_family_and_signs_its_session_out(room
     await room.sign_in("ada", asker, fresh=token("one", 1))
     await rotate(room, "one", 1)
     with pytest.raises(Reused) as reused:
-        await (room.sessions.check("ada", token("one", 1)) if how == "check" else rotate(room, "one", 1))
+        await (check(room, token("one", 1)) if how == "check" else rotate(room, "one", 1))
     assert reused.value.signed_out == asker.address
     assert await owner(room) is None
     assert await families(room) == ["other"]
     with pytest.raises(Revoked):
-        await room.sessions.check("ada", token("one", 2))
+        await check(room, token("one", 2))
     with pytest.raises(Revoked):
         await room.sessions.resume("ada", "one", room.asker())
     assert await room.sessions.resume("ada", "other", room.asker()) is None
@@ -290,12 +325,37 @@ async def test_a_reuse_that_is_delivered_twice_is_answered_twice(room: Room) -> 
         assert reused.value.signed_out == asker.address
 
 
+async def test_a_reuse_in_a_login_that_is_delivered_twice_is_answered_twice(room: Room) -> None:
+    asker = room.asker()
+    await room.sign_in("ada", asker, fresh=token("one", 1))
+    await rotate(room, "one", 1)
+    record = room.record()
+    for _ in range(2):
+        with pytest.raises(Reused) as reused:
+            await room.sessions.check("ada", token("one", 1), record)
+        assert reused.value.signed_out == asker.address
+
+
+async def test_a_login_that_is_delivered_again_after_its_family_went_on_is_no_reuse(room: Room) -> None:
+    await room.sign_in("ada", fresh=token("one", 1))
+    record = room.record()
+    await room.sessions.check("ada", token("one", 1), record)
+    await room.tickets.issue(room.place(), "ada", room.asker(), "one", 100, record)
+    await rotate(room, "one", 1)
+
+    await room.sessions.check("ada", token("one", 1), record)
+
+    assert await families(room) == ["one"]
+    with pytest.raises(Reused):
+        await check(room, token("one", 1))
+
+
 async def test_a_reuse_leaves_a_session_of_another_family(room: Room) -> None:
     await room.sign_in("ada", fresh=token("one", 1))
     asker = room.asker()
     await room.sign_in("ada", asker, fresh=token("two", 1))
     with pytest.raises(Reused) as reused:
-        await room.sessions.check("ada", NextToken("one", 1, "ab"))
+        await check(room, NextToken("one", 1, "ab"))
     assert reused.value.signed_out is None
     assert await owner(room) == asker.address
 

@@ -90,7 +90,7 @@ CALLS: dict[str, Ask] = {
         (None, token("two", 1)), scene.signed_in.issued_ms, scene.room.record(),
     ),
     "resume": lambda scene, _, sessions: sessions.resume("eve", "one", scene.room.asker()),
-    "check": lambda _, __, sessions: sessions.check("eve", token("one", 7)),
+    "check": lambda scene, _, sessions: sessions.check("eve", token("one", 7), scene.room.record()),
     "rotate": lambda scene, _, sessions: sessions.rotate(
         "eve", token("one", 1), token("one", 2).hash, scene.signed_in.issued_ms, scene.room.record()
     ),

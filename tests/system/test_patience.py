@@ -204,6 +204,22 @@ async def test_a_request_that_needs_a_sign_in(house: Cluster) -> None:
     node.kill()
 
 
+async def test_a_request_of_a_newer_release_than_the_worker(house: Cluster) -> None:
+    node = house.start_node(program=house.with_one_request_more("socketd", owner="login"))
+    tokens = await (guest := await Guest.at(node.endpoint)).sign_up("early-bird")
+    wire = await Wire.greeted(node.endpoint)
+    await wire.ask("auth.resume", {"accessToken": tokens.access_token}, 2)
+
+    reply = await wire.ask("probe.request", {}, 3)
+
+    assert (reply["status"], reply["error"]["code"]) == (503, "BUSY")
+    assert reply["error"]["retryAfterMs"] > 0
+    assert not house.redis.exists("dead_letters:login_queue:normal")
+    leave([wire])
+    guest.leave()
+    node.kill()
+
+
 async def test_a_full_queue_is_busy(house: Cluster) -> None:
     node = house.start_node()
     wires = [await Wire.greeted(node.endpoint)]

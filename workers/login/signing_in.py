@@ -44,7 +44,9 @@ FULL_RETRY_MS = (5_000, 30_000)
 async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     """Check who it is, then give out a ticket, or hand over the one that the user has."""
     try:
-        user, family = await (_by_token if call.data.refresh_token is not None else _by_password)(room, call)
+        user, family, scope = await (_by_password if call.data.refresh_token is None else _by_token)(
+            room, call
+        )
     except Reused as reused:
         return _refuse_reused(reused)
     _refuse_disabled(user)
@@ -53,7 +55,7 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     most = room.config.login.max_queue_length
     try:
         place = await room.tickets.issue(
-            names_to_be, user.user_id, asker(call), family, most, record(call, user.user_id), tier
+            names_to_be, user.user_id, asker(call), family, most, record(call, scope), tier
         )
     except RoomFull as error:
         raise RequestError(QUEUE_FULL, str(error), random.randint(*FULL_RETRY_MS)) from None
@@ -70,7 +72,8 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     return Answer(reply, also=kick(place.kicked))
 
 
-async def _by_password(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
+async def _by_password(room: LoginRoom, call: Call[Login]) -> tuple[User, str, str]:
+    """The user, no family of tokens, and the scope of the login's key."""
     user_id = fold(call.data.username or "")
     wait_ms = await room.failed_logins.wait_ms(user_id)
     if wait_ms:
@@ -84,19 +87,21 @@ async def _by_password(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
         raise RequestError(TOO_MANY_ATTEMPTS, retry_after_ms=wait_ms)
     if user is None or not right:
         raise RequestError(INVALID_CREDENTIALS)
-    return user, ""
+    return user, "", user_id
 
 
-async def _by_token(room: LoginRoom, call: Call[Login]) -> tuple[User, str]:
+async def _by_token(room: LoginRoom, call: Call[Login]) -> tuple[User, str, str]:
+    """The user, the family of the token, and the scope of the login's key."""
     user_id, token = _read_refresh(room, call.data.refresh_token or "")
+    scope = f"{user_id}\n{token.hash}"
     try:
-        await room.sessions.check(user_id, token)
+        await room.sessions.check(user_id, token, record(call, scope))
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
     user = await room.users.get(user_id)
     if user is None:
         raise RequestError(INVALID_TOKEN)
-    return user, token.family
+    return user, token.family, scope
 
 
 @handlers.handles(Finalize)
