@@ -6,6 +6,8 @@ Both are msgpack arrays, so that a field is a position: new fields go to the end
 import msgspec
 from msgspec import Raw
 
+from protocol.queues import Lane, QueueType
+
 
 class Address(msgspec.Struct, frozen=True, array_like=True):
     """One connection, anywhere in the cluster. Connection ids are never used twice by a server id."""
@@ -80,7 +82,19 @@ class Watch(msgspec.Struct, frozen=True, array_like=True, tag="watch"):
     tid: str
 
 
-Change = SignIn | SignOut | Close | Watch
+class Join(msgspec.Struct, frozen=True, array_like=True, tag="join"):
+    """The connection hears what is sent to this topic, until it leaves or signs out."""
+
+    topic: str
+
+
+class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave"):
+    """The connection no longer hears what is sent to this topic."""
+
+    topic: str
+
+
+Change = SignIn | SignOut | Close | Watch | Join | Leave
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
@@ -88,7 +102,9 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
 
     `answers` is the number of the request that the frame answers, None for an event. `once` names a
     fact that the connection should be told one time only: a second delivery with the connection's
-    last `once` is dropped, so that what is told again after a crash is not seen twice.
+    last `once` is dropped, so that what is told again after a crash is not seen twice. `user_id` is whom it
+    is for, where that must still be so when it arrives. With a `topic` it is for all connections that
+    have joined it, whatever the `connection_id`.
     """
 
     connection_id: int
@@ -96,6 +112,8 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     answers: int | None = None
     change: Change | None = None
     once: str | None = None
+    user_id: str | None = None
+    topic: str | None = None
 
 
 class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -148,3 +166,24 @@ class QueueCreate(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str = "queue_create"
     data: QueueDefinition
+
+
+def queue_create(
+    server_id: str,
+    queue_id: str,
+    queue_type: QueueType,
+    *,
+    max_size: int,
+    expire_s: float,
+    lane: Lane = Lane.NORMAL,
+) -> QueueCreate:
+    """The message that creates a queue of `server_id`, a node's or a kind of worker's.
+
+    `max_size` is how many entries it holds, `expire_s` how many seconds an unread one lives.
+    """
+    config = QueueConfig(max_size=max_size, expire_time=expire_s, priority=lane.value)
+    return QueueCreate(
+        data=QueueDefinition(
+            server_id=server_id, queue_id=queue_id, queue_type=queue_type.label, config=config
+        )
+    )

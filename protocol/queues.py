@@ -19,13 +19,15 @@ class QueueType(Enum):
     """What a queue carries, and with it whether an entry that nobody read in time matters.
 
     A reply's or a request's sender has been told `504 TIMEOUT` by then and asks again, so those
-    are counted and dropped; a status is followed by a newer one. A job that expires is a dead letter.
+    are counted and dropped; a status is followed by a newer one. A job, or
+    an event of the bus, that expires is a dead letter.
     """
 
     SOCKET_MESSAGE = ("socket_message", False)
     REQUEST = ("request", False)
     STATUS = ("server_status", False)
     JOB = ("job", True)
+    EVENT = ("event", True)
 
     def __init__(self, label: str, keeps_expired: bool) -> None:
         self.label = label

@@ -3,11 +3,12 @@
 import asyncio
 import os
 
-from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition, ServerStatus
+from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import Lane, QueueType
 from runtime.daemon import Daemon, Step
 from runtime.metrics import LoopLag
 from runtime.settings import Config
+from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
 from socketd.presence import Presence
 from socketd.registry import Registry
@@ -19,6 +20,7 @@ from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, now_ms
 from storage.tickets import Tickets
+from storage.whereabouts import Whereabouts
 
 BLOCK_S = 0.5
 """How long a read of the node's queue waits. Short, since an answer also shows that Redis is there."""
@@ -28,21 +30,17 @@ STEP_ATTEMPTS = 5
 NUMBER_BITS = 20
 
 
-def queue_create(config: Config) -> QueueCreate:
+def node_queue(config: Config) -> QueueCreate:
     """The message that creates the node's own queue, as the first seed document has it."""
-    server_id = config.socketd.server_id
-    settings = QueueConfig(
-        max_size=config.socketd.queue_max_size,
-        expire_time=config.socketd.queue_expire_s,
-        priority=Lane.HIGH.value,
+    settings = config.socketd
+    return queue_create(
+        settings.server_id,
+        keys.node_queue(settings.server_id),
+        QueueType.SOCKET_MESSAGE,
+        max_size=settings.queue_max_size,
+        expire_s=settings.queue_expire_s,
+        lane=Lane.HIGH,
     )
-    definition = QueueDefinition(
-        server_id=server_id,
-        queue_id=keys.node_queue(server_id),
-        queue_type=QueueType.SOCKET_MESSAGE.label,
-        config=settings,
-    )
-    return QueueCreate(data=definition)
 
 
 class Node:
@@ -63,12 +61,18 @@ class Node:
             now_ms() << NUMBER_BITS, settings.max_connections, config.limits.connections_per_ip
         )
         self._subscription = Subscription(
-            self._redis, self._blocking, {self._queue_id: (queue_create(config), 1)}, boot_id, BLOCK_S
+            self._redis, self._blocking, {self._queue_id: (node_queue(config), 1)}, boot_id, BLOCK_S
         )
         self._dispatcher = Dispatcher(settings, registry, self._outbox)
-        self._replies = Replies(self._subscription, self._outbox, self._queues, registry)
+        self._departures = Departures(Whereabouts(self._wire), settings.server_id)
+        self._replies = Replies(self._subscription, self._outbox, self._queues, registry, self._departures)
         self._door = Door(
-            settings, config.limits.requests_per_second, registry, self._dispatcher, self._replies
+            settings,
+            config.limits.requests_per_second,
+            registry,
+            self._dispatcher,
+            self._replies,
+            self._departures,
         )
         ttl_s = config.login.ticket_ttl_s
         self._presence = Presence(Tickets(self._redis, ttl_s), registry, settings.server_id, ttl_s)
@@ -115,6 +119,7 @@ class Node:
         return [
             Step("outbox", self._start_outbox, self._outbox.flushed),
             Step("queue creation", self._subscription.create, self._delete_queue, attempts=STEP_ATTEMPTS),
+            Step("departures", self._start_departures, self._departures.said),
             Step("handler registration", self._register_handlers),
             Step("subscription", self._subscribe, self._unsubscribe, attempts=STEP_ATTEMPTS),
             Step("port", self._open_port, self._door.close, attempts=STEP_ATTEMPTS),
@@ -122,6 +127,9 @@ class Node:
 
     async def _start_outbox(self) -> None:
         self._daemon.watch(self._outbox.run(), "outbox")
+
+    async def _start_departures(self) -> None:
+        self._daemon.watch(self._departures.run(), "departures")
 
     async def _delete_queue(self) -> None:
         # Not where another process has become this server by now: its replies are in there.

@@ -1,6 +1,6 @@
 """Which connections a node holds, how many from where, and which requests await an answer."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ class Registry:
         self._per_peer: Counter[str] = Counter()
         self._connections: dict[int, Connection] = {}
         self._pending: dict[int, Pending] = {}
+        self._topics: dict[str, set[Connection]] = defaultdict(set)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -48,8 +49,10 @@ class Registry:
 
     def remove(self, connection_id: int, peer: str) -> None:
         """Forget a closed connection."""
-        if self._connections.pop(connection_id, None) is None:
+        connection = self._connections.pop(connection_id, None)
+        if connection is None:
             return
+        self.leave_all(connection)
         self._per_peer[peer] -= 1
         if not self._per_peer[peer]:
             del self._per_peer[peer]
@@ -57,6 +60,26 @@ class Registry:
     def get(self, connection_id: int) -> "Connection | None":
         """The open connection with this id."""
         return self._connections.get(connection_id)
+
+    def join(self, topic: str, connection: "Connection") -> None:
+        """Have a connection hear what is sent to a topic."""
+        self._topics[topic].add(connection)
+
+    def leave(self, topic: str, connection: "Connection") -> None:
+        """Have it hear no more of that."""
+        joined = self._topics.get(topic, set())
+        joined.discard(connection)
+        if not joined:
+            self._topics.pop(topic, None)
+
+    def leave_all(self, connection: "Connection") -> None:
+        """Have it hear of nothing that it joined."""
+        for topic in list(self._topics):
+            self.leave(topic, connection)
+
+    def joined(self, topic: str) -> "list[Connection]":
+        """The connections that hear what is sent to a topic."""
+        return list(self._topics.get(topic, ()))
 
     def expect(self, connection: "Connection", request_id: int, now_s: float) -> int:
         """Note that an answer is awaited, and give the request its number."""

@@ -5,10 +5,11 @@ import asyncio
 import msgspec
 import structlog
 
-from protocol.envelope import Close, Delivery, SignIn, SignOut, Watch
+from protocol.envelope import Close, Delivery, Join, Leave, SignIn, SignOut, Watch
 from protocol.errors import GoodbyeCode
 from protocol.queues import QueueType
 from socketd.connection import Connection
+from socketd.departures import Departures
 from socketd.registry import Registry
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, QueueServer, Subscription
@@ -28,12 +29,18 @@ class Replies:
     """Delivers what comes for this node's connections."""
 
     def __init__(
-        self, subscription: Subscription, outbox: Outbox, server: QueueServer, registry: Registry
+        self,
+        subscription: Subscription,
+        outbox: Outbox,
+        server: QueueServer,
+        registry: Registry,
+        departures: Departures,
     ) -> None:
         self._subscription = subscription
         self._outbox = outbox
         self._server = server
         self._registry = registry
+        self._departures = departures
         self._stopping = False
 
     @property
@@ -75,14 +82,22 @@ class Replies:
             await self._server.dead_letter(entry, f"not a list of deliveries: {error}")
             return
         for delivery in deliveries:
-            self._deliver(delivery)
-        self._outbox.acknowledge(entry.queue_id, entry.id)
+            if delivery.topic is None:
+                self._deliver(delivery)
+                continue
+            for connection in self._registry.joined(delivery.topic):
+                connection.send(delivery.frame)
+        self._outbox.acknowledge(entry)
 
     def _deliver(self, delivery: Delivery) -> None:
         if delivery.answers is not None and self._registry.settle(delivery.answers) is None:
             return
         connection = self._registry.get(delivery.connection_id)
         if connection is None:
+            if isinstance(delivery.change, SignIn):  # it was closed while its sign-in was under way
+                self._departures.left(delivery.change.user_id, delivery.connection_id)
+            return
+        if delivery.user_id not in (None, connection.user_id):
             return
         if delivery.once is not None:
             if delivery.once == connection.last_once:
@@ -94,17 +109,21 @@ class Replies:
         elif delivery.frame:
             connection.send(delivery.frame)
 
-    @staticmethod
-    def _change(connection: Connection, delivery: Delivery) -> None:
+    def _change(self, connection: Connection, delivery: Delivery) -> None:
         match delivery.change:
             case SignIn(user_id, roles):
                 connection.sign_in(user_id, roles)
             case SignOut(user_id) if connection.user_id == user_id:
                 connection.sign_out()
+                self._registry.leave_all(connection)
             case Close(_, user_id) if connection.user_id not in (None, user_id):
                 return
             case Watch(tid):
                 connection.ticket = tid
+            case Join(topic):
+                self._registry.join(topic, connection)
+            case Leave(topic):
+                self._registry.leave(topic, connection)
         if delivery.frame:
             connection.send(delivery.frame)
         if isinstance(delivery.change, Close):

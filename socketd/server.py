@@ -10,6 +10,7 @@ from protocol.errors import BUSY, BUSY_RETRY_MS, TIMEOUT, GoodbyeCode, RequestEr
 from protocol.messages.connection import Keepalive
 from runtime.settings import SocketdSettings
 from socketd.connection import Connection
+from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
 from socketd.registry import Registry
 from socketd.replies import Replies
@@ -41,12 +42,14 @@ class Door:
         registry: Registry,
         dispatcher: Dispatcher,
         replies: Replies,
+        departures: Departures,
     ) -> None:
         self.limits = settings
         self.requests_per_second = requests_per_second
         self._registry = registry
         self._dispatcher = dispatcher
         self._replies = replies
+        self._departures = departures
         self._wheel = Wheel()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.get_running_loop()
@@ -113,6 +116,8 @@ class Door:
         self._wheel.take(connection)
         if connection.id:
             self._registry.remove(connection.id, connection.peer)
+            if connection.user_id is not None:
+                self._departures.left(connection.user_id, connection.id)
 
     def dispatch(self, connection: Connection, request: RawRequest | BadRequest) -> None:
         """A client asks for something."""

@@ -8,6 +8,9 @@ from functools import cache
 
 from protocol.queues import Lane
 
+EVENT_BUS = "event_bus"
+"""The queue of what one part announces to the others; each kind of consumer has a group of its own."""
+
 STATUS_QUEUE = "status_queue"
 """The queue of `server_status` messages, read by the status manager alone."""
 
@@ -55,7 +58,10 @@ TICKET_PREFIX = "ticket:"
 TICKET_CLIENT_PREFIX = "sse:clients:"
 USER_PREFIX = "user:"
 USER_TICKET_SUFFIX = ":ticket"
+SESSION_PREFIX = "session:"
 """Functions make the names of tickets and users that they find on the way from these."""
+
+_NODE_QUEUE_SUFFIX = "_Q"
 
 
 def server_status(server_id: str) -> str:
@@ -70,7 +76,7 @@ def server_lease(server_id: str) -> str:
 
 def node_queue(server_id: str) -> str:
     """The queue id of a socket node's own queue of replies and events."""
-    return f"{server_id}_Q"
+    return f"{server_id}{_NODE_QUEUE_SUFFIX}"
 
 
 @cache
@@ -119,6 +125,11 @@ def ticket_client(tid: str) -> str:
     return f"{TICKET_CLIENT_PREFIX}{tid}"
 
 
+def node_of_queue(queue_id: str) -> str | None:
+    """The server id of the node whose queue this is, None for any other queue."""
+    return queue_id.removesuffix(_NODE_QUEUE_SUFFIX) if queue_id.endswith(_NODE_QUEUE_SUFFIX) else None
+
+
 def refresh_tokens(user_id: str) -> str:
     """Hash: the user's families of refresh tokens, as hashes of themselves."""
     return f"refresh_tokens:{user_id}"
@@ -126,7 +137,7 @@ def refresh_tokens(user_id: str) -> str:
 
 def session(user_id: str) -> str:
     """Hash: the signed-in user's stay, and the one connection that holds it."""
-    return f"session:{user_id}"
+    return f"{SESSION_PREFIX}{user_id}"
 
 
 def request_record(scope: str) -> str:

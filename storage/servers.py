@@ -10,7 +10,7 @@ import psutil
 from redis.asyncio import Redis
 
 from protocol.codec import encode
-from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition, ServerStatus
+from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import Lane, QueueType
 from storage import keys
 from storage.errors import redis_away_is_store_away
@@ -24,11 +24,14 @@ STATUS_EXPIRE_S = 3600.0
 
 def status_queue() -> QueueCreate:
     """The message that creates `status_queue`; whoever comes first creates it."""
-    config = QueueConfig(max_size=STATUS_QUEUE_SIZE, expire_time=STATUS_EXPIRE_S, priority=Lane.HIGH.value)
-    definition = QueueDefinition(
-        server_id="status", queue_id=keys.STATUS_QUEUE, queue_type=QueueType.STATUS.label, config=config
+    return queue_create(
+        "status",
+        keys.STATUS_QUEUE,
+        QueueType.STATUS,
+        max_size=STATUS_QUEUE_SIZE,
+        expire_s=STATUS_EXPIRE_S,
+        lane=Lane.HIGH,
     )
-    return QueueCreate(data=definition)
 
 
 class Holder(msgspec.Struct, frozen=True):

@@ -172,7 +172,7 @@ class Consumer:
         self._settled.set()
         if error is None:
             self._causes.pop(entry.id, None)
-            self._outbox.acknowledge(entry.queue_id, entry.id)
+            self._outbox.acknowledge(entry)
             return
         place = f"{entry.queue_id} {entry.id.decode()}"
         if isinstance(error, (StoreAway, Busy)):

@@ -1,12 +1,14 @@
 """A worker process put together: what every kind shares. A kind adds its queues, its work and its steps."""
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 
-from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition, ServerStatus
+from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import LANE_WEIGHTS, QueueType
 from runtime import logging
 from runtime.daemon import Daemon, Step
@@ -15,11 +17,12 @@ from runtime.settings import Config
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
 from storage.errors import StoreAway
-from storage.queues import Outbox, QueueServer, Subscription
+from storage.queues import GROUP, Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, claim_first_free
 from storage.wire import Wire
 from workers.consumer import Consumer, Work
+from workers.requests import Requests
 
 BLOCK_S = 0.5
 STEP_ATTEMPTS = 5
@@ -29,17 +32,28 @@ Queues = Mapping[str, tuple[QueueCreate, int]]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What makes one kind of worker of a process.
+class Intake:
+    """Queues that a worker reads, and what is done with their entries: `work` is called with each.
 
-    `work` is called with each entry of `queues`. `before` are steps that come before reading begins,
-    `after` those that come once it does.
+    `concurrency` is how many may be worked on at once. `group` is whose share of the entries this is part of.
     """
 
     queues: Queues
     queue_type: QueueType
     work: Work
     concurrency: int
+    group: str = GROUP
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What makes one kind of worker of a process.
+
+    `before` are steps that come before reading begins, `after` those that come once it does. The first
+    queue of the first intake is shown as the process's own.
+    """
+
+    intakes: Sequence[Intake]
     before: Sequence[Step] = ()
     after: Sequence[Step] = ()
 
@@ -64,12 +78,13 @@ class WorkerProcess:
             self.process_id = await self._free_id()
         logging.configure(self.config.log.level, self.config.log.format, self.process_id)
         kind = assemble(self)
-        blocking = connect_blocking(self.config.redis.url, BLOCK_S)
+        blocking = [connect_blocking(self.config.redis.url, BLOCK_S) for _ in kind.intakes]
         self.daemon = self._daemon(kind, blocking)
         try:
             return await self.daemon.run()
         finally:
-            await blocking.aclose()
+            for connection in blocking:
+                await connection.aclose()
             await self.wire.aclose()
             await self.redis.aclose()
 
@@ -81,47 +96,60 @@ class WorkerProcess:
         except StoreAway:
             return f"{self.kind_name}-1"  # the claim itself is tried again, and says what is wrong
 
-    def _daemon(self, kind: Kind, blocking: Wire) -> Daemon:
-        queues = self.config.queues
-        subscription = Subscription(
-            self.redis, blocking, kind.queues, f"{self.process_id}:{self.boot_id}", BLOCK_S
-        )
-        consumer = Consumer(
-            subscription,
-            self.outbox,
-            QueueServer(self.redis),
-            kind.work,
-            kind.queue_type,
-            lease_s=queues.lease_s,
-            max_deliveries=queues.max_deliveries,
-            concurrency=kind.concurrency,
-        )
+    def _daemon(self, kind: Kind, blocking: Sequence[Wire]) -> Daemon:
+        subscriptions = [
+            Subscription(
+                self.redis, wire, intake.queues, f"{self.process_id}:{self.boot_id}", BLOCK_S, intake.group
+            )
+            for intake, wire in zip(kind.intakes, blocking, strict=True)
+        ]
+        consumers = list(map(self._consumer, kind.intakes, subscriptions))
 
         async def start_outbox() -> None:
             self.daemon.watch(self.outbox.run(), "outbox")
 
-        async def start_consumer() -> None:
-            self.daemon.watch(consumer.run(), "consumer")
-            self.daemon.watch(consumer.sweep(), "sweep")
+        async def create_queues() -> None:
+            for subscription in subscriptions:
+                await subscription.create()
+
+        async def start_consumers() -> None:
+            for consumer in consumers:
+                self.daemon.watch(consumer.run(), "consumer")
+                self.daemon.watch(consumer.sweep(), "sweep")
+
+        async def stop_consumers() -> None:
+            await asyncio.gather(*(consumer.stop() for consumer in consumers))
 
         steps = [
             Step("outbox", start_outbox, self.outbox.flushed),
             *kind.before,
-            Step("queue creation", subscription.create, attempts=STEP_ATTEMPTS),
-            Step("subscription", start_consumer, consumer.stop),
+            Step("queue creation", create_queues, attempts=STEP_ATTEMPTS),
+            Step("subscription", start_consumers, stop_consumers),
             *kind.after,
         ]
         loop_lag = LoopLag()
-        reporter = self._reporter(loop_lag, next(iter(kind.queues)))
+        reporter = self._reporter(loop_lag, next(iter(kind.intakes[0].queues)))
         return Daemon(
             self.process_id,
             reporter,
             steps,
             heartbeat_s=self.config.status.heartbeat_s,
             claim=Step("claim", reporter.claim, reporter.release, attempts=STEP_ATTEMPTS),
-            drain=consumer.stop,
+            drain=stop_consumers,
             drain_timeout_s=self.config.socketd.drain_timeout_s,
             loop_lag=loop_lag,
+        )
+
+    def _consumer(self, intake: Intake, subscription: Subscription) -> Consumer:
+        return Consumer(
+            subscription,
+            self.outbox,
+            QueueServer(self.redis),
+            intake.work,
+            intake.queue_type,
+            lease_s=self.config.queues.lease_s,
+            max_deliveries=self.config.queues.max_deliveries,
+            concurrency=intake.concurrency,
         )
 
     def _reporter(self, loop_lag: LoopLag, queue_id: str) -> Reporter:
@@ -138,24 +166,22 @@ class WorkerProcess:
         return Reporter(self.redis, lease, identity, self.outbox, loop_lag)
 
 
-def request_queues(config: Config, worker: str) -> Queues:
-    """The lanes of requests for one kind of worker."""
+def request_intake(config: Config, requests: Requests[Any], concurrency: int) -> Intake:
+    """The lanes of requests for one kind of worker, as work."""
     settings = config.queues
-    return {
-        (queue_id := keys.lane_queue(worker, lane)): (
-            QueueCreate(
-                data=QueueDefinition(
-                    server_id=worker,
-                    queue_id=queue_id,
-                    queue_type=QueueType.REQUEST.label,
-                    config=QueueConfig(
-                        max_size=settings.request_max_size,
-                        expire_time=settings.request_expire_s,
-                        priority=lane.value,
-                    ),
-                )
+    owner = requests.owner
+    queues = {
+        (queue_id := keys.lane_queue(owner, lane)): (
+            queue_create(
+                owner,
+                queue_id,
+                QueueType.REQUEST,
+                max_size=settings.request_max_size,
+                expire_s=settings.request_expire_s,
+                lane=lane,
             ),
             weight,
         )
         for lane, weight in LANE_WEIGHTS.items()
     }
+    return Intake(queues, QueueType.REQUEST, requests.work, concurrency)

@@ -107,6 +107,7 @@ class Requests(Generic[R]):
     """Works on entries that hold envelopes. `room` is handed to every handler."""
 
     def __init__(self, handlers: Handlers[R], room: R, outbox: Outbox) -> None:
+        self.owner = handlers.owner
         self._handlers = handlers
         self._room = room
         self._outbox = outbox

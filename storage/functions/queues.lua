@@ -17,16 +17,54 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Creates a queue with its one group, or sets an existing queue's meta anew and keeps its entries.
--- KEYS: queue, meta, index. ARGV: queueId, group, then meta field and value by turns.
+-- The groups of a queue but one. There is no other, unless it is the event bus.
+local function other_groups(queue, group)
+  local others = {}
+  for _, each in ipairs(redis.call('XINFO', 'GROUPS', queue)) do
+    local named = fields(each)
+    if named['name'] ~= group then others[#others + 1] = named end
+  end
+  return others
+end
+
+-- Whether an entry's id is behind another.
+local function is_after(id, other)
+  local ms, number = string.match(id, '^(%d+)-(%d+)$')
+  local other_ms, other_number = string.match(other, '^(%d+)-(%d+)$')
+  ms, number, other_ms, other_number = tonumber(ms), tonumber(number), tonumber(other_ms), tonumber(other_number)
+  return ms > other_ms or ms == other_ms and number > other_number
+end
+
+-- Removes the entries, which this group has done with, as soon as every group has. Answers how many are removed.
+local function drop(queue, group, ids)
+  local others, done = other_groups(queue, group), ids
+  if #others > 0 then
+    done = {}
+    for _, id in ipairs(ids) do
+      local wanted = false
+      for _, other in ipairs(others) do
+        wanted = wanted or is_after(id, other['last-delivered-id'])
+          or #redis.call('XPENDING', queue, other['name'], id, id, 1) > 0
+      end
+      if not wanted then done[#done + 1] = id end
+    end
+  end
+  return #done > 0 and redis.call('XDEL', queue, unpack(done)) or 0
+end
+
+-- Creates a queue and a group of it, or sets an existing queue's meta anew and keeps its entries. Who only publishes
+-- has no group.
+-- KEYS: queue, meta, index. ARGV: queueId, group or '', then meta field and value by turns.
 -- Answers 1 when the stream was made, 0 when it was there.
 local function create(keys, args)
   local made = redis.call('EXISTS', keys[1]) == 0
   redis.call('XLEN', keys[1])
   redis.call('SADD', keys[3], args[1])
-  local group = redis.pcall('XGROUP', 'CREATE', keys[1], args[2], '0', 'MKSTREAM')
-  if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then
-    return group
+  if args[2] ~= '' then
+    local group = redis.pcall('XGROUP', 'CREATE', keys[1], args[2], '0', 'MKSTREAM')
+    if type(group) == 'table' and group.err and not string.find(group.err, 'BUSYGROUP', 1, true) then
+      return group
+    end
   end
   redis.call('DEL', keys[2])
   for i = 3, #args, 2 do redis.call('HSET', keys[2], args[i], args[i + 1]) end
@@ -41,11 +79,16 @@ local function delete(keys, args)
   return length
 end
 
--- Appends as many messages as there is room for, in order.
+-- Appends as many messages as there is room for, in order. Where nobody has ever listened, events are only counted.
 -- KEYS: queue, meta, stats. ARGV: messages. Answers how many were taken, -1 when there is no such queue.
 local function publish(keys, args)
-  local max = tonumber(redis.call('HGET', keys[2], 'maxSize'))
+  local meta = redis.call('HMGET', keys[2], 'maxSize', 'queueType')
+  local max = tonumber(meta[1])
   if not max then return -1 end
+  if meta[2] == 'event' and (redis.call('EXISTS', keys[1]) == 0 or #redis.call('XINFO', 'GROUPS', keys[1]) == 0) then
+    redis.call('HINCRBY', keys[3], 'unheard', #args)
+    return #args
+  end
   local taken = math.max(0, math.min(#args, max - redis.call('XLEN', keys[1])))
   if taken > 0 then redis.call('HINCRBY', keys[3], 'published', taken) end
   for i = 1, taken do redis.call('XADD', keys[1], '*', 'm', args[i]) end
@@ -80,11 +123,11 @@ local function read(keys, args)
   return answer
 end
 
--- KEYS: queue, stats. ARGV: group, entry ids. Answers how many were still there.
+-- KEYS: queue, stats. ARGV: group, entry ids. Answers how many were removed: still there, and wanted by no other group.
 local function acknowledge(keys, args)
   redis.call('HLEN', keys[2])
   redis.call('XACK', keys[1], unpack(args))
-  local removed = redis.call('XDEL', keys[1], unpack(args, 2))
+  local removed = drop(keys[1], args[1], {unpack(args, 2)})
   if removed > 0 then redis.call('HINCRBY', keys[2], 'acknowledged', removed) end
   return removed
 end
@@ -130,9 +173,9 @@ local function dead_letter(keys, args)
   local entries = redis.call('XRANGE', keys[1], args[3], args[3])
   if #entries == 0 then return nil end
   local letter = redis.call('XADD', keys[3], '*', 'm', entries[1][2][2], 'queueId', args[1],
-    'entryId', args[3], 'cause', args[4], 'deliveries', args[5])
+    'entryId', args[3], 'cause', args[4], 'deliveries', args[5], 'group', args[2])
   redis.call('XACK', keys[1], args[2], args[3])
-  redis.call('XDEL', keys[1], args[3])
+  drop(keys[1], args[2], {args[3]})
   redis.call('HINCRBY', keys[2], 'deadLettered', 1)
   return letter
 end
@@ -152,14 +195,19 @@ local function expire(keys, args)
   if not read_up_to then return 0 end
   local oldest_ms = string.format('%.0f', now_ms() - seconds * 1000)
   local entries = redis.call('XRANGE', keys[1], '(' .. read_up_to, oldest_ms, 'COUNT', args[4])
-  for _, entry in ipairs(entries) do
+  local ids = {}
+  for i, entry in ipairs(entries) do
     if args[3] == '1' then
       redis.call('XADD', keys[4], '*', 'm', entry[2][2], 'queueId', args[1], 'entryId', entry[1],
-        'cause', 'EXPIRED', 'deliveries', 0)
+        'cause', 'EXPIRED', 'deliveries', 0, 'group', args[2])
     end
-    redis.call('XDEL', keys[1], entry[1])
+    ids[i] = entry[1]
   end
-  if #entries > 0 then redis.call('HINCRBY', keys[3], 'expired', #entries) end
+  if #ids > 0 then
+    redis.call('XGROUP', 'SETID', keys[1], args[2], ids[#ids])
+    drop(keys[1], args[2], ids)
+    redis.call('HINCRBY', keys[3], 'expired', #ids)
+  end
   return #entries
 end
 

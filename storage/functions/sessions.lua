@@ -168,8 +168,24 @@ local function revoke(keys, args)
   return record(keys[3], args[2], {'ok', revoke_family(keys[1], keys[2], args[1])})
 end
 
+-- Connections that are closed: their users are signed in nowhere, unless they are somewhere else by now.
+-- KEYS: none. ARGV: session prefix, then user id, server and connection by turns. Answers how many left.
+local function leave(keys, args)
+  local left = 0
+  for i = 2, #args, 3 do
+    local session = args[1] .. args[i]
+    local at = redis.call('HMGET', session, 'serverId', 'connectionId')
+    if at[1] == args[i + 1] and at[2] == args[i + 2] then
+      redis.call('HDEL', session, 'serverId', 'connectionId')
+      left = left + 1
+    end
+  end
+  return left
+end
+
 register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
 register('session_resume', {'hash', 'hash'}, resume)
+register('session_leave', {}, leave)
 register('tokens_check', {'hash', 'hash', 'string'}, check)
 register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)
 register('tokens_revoke', {'hash', 'hash', 'string'}, revoke)

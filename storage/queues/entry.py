@@ -7,12 +7,13 @@ GROUP = "lobbyd"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A message as it was read. `deliveries` counts how often it was handed out, this time included."""
+    """A message as `group` read it. `deliveries` counts how often it was handed out, this time included."""
 
     queue_id: str
     id: bytes
     message: bytes
     deliveries: int = 1
+    group: str = GROUP
 
 
 class Busy(Exception):

@@ -17,7 +17,7 @@ from protocol.envelope import Delivery
 from storage import keys
 from storage.errors import StoreAway
 from storage.functions import is_missing
-from storage.queues.entry import GROUP, refusal
+from storage.queues.entry import Entry, refusal
 from storage.queues.server import LIBRARY
 from storage.wire import Command, Wire
 
@@ -47,7 +47,7 @@ class Outbox:
         self._redis = redis
         self._messages: dict[str, list[_Sent]] = defaultdict(list)
         self._deliveries: dict[str, list[_Waiting]] = defaultdict(list)
-        self._acknowledgements: dict[str, list[bytes]] = defaultdict(list)
+        self._acknowledgements: dict[tuple[str, str], list[bytes]] = defaultdict(list)
         self._gathered = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -64,9 +64,9 @@ class Outbox:
         self._deliveries[server_id].append((delivery, done))
         self._wake()
 
-    def acknowledge(self, queue_id: str, entry_id: bytes) -> None:
+    def acknowledge(self, entry: Entry) -> None:
         """Remove an entry that has been dealt with. Lost when Redis is away: the entry comes again."""
-        self._acknowledgements[queue_id].append(entry_id)
+        self._acknowledgements[entry.queue_id, entry.group].append(entry.id)
         self._wake()
 
     async def published(self, queue_id: str, message: bytes) -> None:
@@ -113,9 +113,9 @@ class Outbox:
         for queue_id, sent in messages.items():
             for start in range(0, len(sent), MAX_MESSAGES_PER_CALL):
                 yield _publish(queue_id, sent[start : start + MAX_MESSAGES_PER_CALL])
-        for queue_id, entry_ids in acknowledgements.items():
+        for (queue_id, group), entry_ids in acknowledgements.items():
             for start in range(0, len(entry_ids), MAX_MESSAGES_PER_CALL):
-                yield _acknowledge(queue_id, entry_ids[start : start + MAX_MESSAGES_PER_CALL])
+                yield _acknowledge(queue_id, group, entry_ids[start : start + MAX_MESSAGES_PER_CALL])
 
     async def _send(self, commands: list[_Command]) -> None:
         self._sends += 1
@@ -195,9 +195,9 @@ def _refusal(queue_id: str, answer: Any) -> Exception:
     return refusal(queue_id, answer)
 
 
-def _acknowledge(queue_id: str, entry_ids: list[bytes]) -> _Command:
+def _acknowledge(queue_id: str, group: str, entry_ids: list[bytes]) -> _Command:
     names = [queue_id, keys.queue_stats(queue_id)]
-    command = LIBRARY.command("queue_acknowledge", names, [GROUP, *entry_ids])
+    command = LIBRARY.command("queue_acknowledge", names, [group, *entry_ids])
 
     def take(answer: Any) -> None:
         if isinstance(answer, Exception):

@@ -40,8 +40,11 @@ class QueueServer:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def create(self, message: QueueCreate) -> bool:
-        """Create a queue, or give an existing one new settings. Answers whether it was made."""
+    async def create(self, message: QueueCreate, group: str = GROUP) -> bool:
+        """Create a queue and its group, or give an existing one new settings. Answers whether it was made.
+
+        Who only publishes to the queue has the group "".
+        """
         definition, config = message.data, message.data.config
         meta: dict[str, str | float] = {
             "queueType": definition.queue_type,
@@ -55,7 +58,7 @@ class QueueServer:
         made = await self._call(
             "queue_create",
             [queue_id, keys.queue_meta(queue_id), keys.QUEUE_IDS],
-            [queue_id, GROUP, *(part for field in meta.items() for part in field)],
+            [queue_id, group, *(part for field in meta.items() for part in field)],
         )
         return bool(made)
 
@@ -71,21 +74,21 @@ class QueueServer:
         if taken != 1:
             raise refusal(queue_id, taken)
 
-    async def expire(self, queue_id: str, queue_type: QueueType) -> int:
-        """Remove entries that nobody read within the queue's expireTime. Answers how many."""
+    async def expire(self, queue_id: str, queue_type: QueueType, group: str = GROUP) -> int:
+        """Remove entries that the group did not read within the queue's expireTime. Answers how many."""
         names = [queue_id, keys.queue_meta(queue_id), keys.queue_stats(queue_id), keys.dead_letters(queue_id)]
-        args: list[Argument] = [queue_id, GROUP, int(queue_type.keeps_expired), SWEEP_BATCH]
+        args: list[Argument] = [queue_id, group, int(queue_type.keeps_expired), SWEEP_BATCH]
         return int(await self._call("queue_expire", names, args))
 
     async def dead_letter(self, entry: Entry, cause: str) -> bool:
         """Give up on an entry: it moves to the queue's dead letters with its cause. False if it was gone."""
         names = [entry.queue_id, keys.queue_stats(entry.queue_id), keys.dead_letters(entry.queue_id)]
-        args: list[Argument] = [entry.queue_id, GROUP, entry.id, cause, entry.deliveries]
+        args: list[Argument] = [entry.queue_id, entry.group, entry.id, cause, entry.deliveries]
         return await self._call("queue_dead_letter", names, args) is not None
 
-    async def forget_dead_consumers(self, queue_id: str) -> int:
+    async def forget_dead_consumers(self, queue_id: str, group: str = GROUP) -> int:
         """Drop the names of consumers that have not claimed for long and hold nothing. Answers how many."""
-        args: list[Argument] = [GROUP, int(FORGET_AFTER_S * 1000)]
+        args: list[Argument] = [group, int(FORGET_AFTER_S * 1000)]
         return int(await self._call("queue_forget", [queue_id], args))
 
     async def ids(self) -> list[str]:

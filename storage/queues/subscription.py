@@ -24,7 +24,8 @@ class Subscription:
 
     `queues` gives each queue's creation message and the weight by which the consumer's capacity is
     shared while all have a backlog. `blocking` is a client of its own (`connect_blocking`) for the
-    reads that wait for up to `block_s` seconds. A read is never cancelled: cancel the reader between reads.
+    reads that wait for up to `block_s` seconds. `group` is whose share of the entries this is part of.
+    A read is never cancelled: cancel the reader between reads.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Subscription:
         queues: Mapping[str, tuple[QueueCreate, int]],
         consumer: str,
         block_s: float,
+        group: str = GROUP,
     ) -> None:
         self._redis = redis
         self._blocking = blocking
@@ -42,6 +44,7 @@ class Subscription:
         self._weights = [weight for _, weight in queues.values()]
         self._turns = itertools.cycle(_turns(self._weights))
         self._consumer = consumer
+        self._group = group
         self._block_ms = int(block_s * 1000)
         self._backlog = len(self._ids) > 1
         self.last_answer_s = 0.0
@@ -78,8 +81,8 @@ class Subscription:
         """Remove what has expired unread, and the names of consumers long gone. Raises StoreAway."""
         server = QueueServer(self._redis)
         for queue_id in self._ids:
-            await self._guarded(server.expire(queue_id, queue_type))
-            await self._guarded(server.forget_dead_consumers(queue_id))
+            await self._guarded(server.expire(queue_id, queue_type, self._group))
+            await self._guarded(server.forget_dead_consumers(queue_id, self._group))
 
     async def leave(self) -> None:
         """Stop being a consumer, where nothing is held any more. Raises StoreAway."""
@@ -88,11 +91,11 @@ class Subscription:
 
     @property
     def _who(self) -> list[Argument]:
-        return [GROUP, self._consumer]
+        return [self._group, self._consumer]
 
     async def _create(self) -> None:
         for message, _ in self._queues.values():
-            await QueueServer(self._redis).create(message)
+            await QueueServer(self._redis).create(message, self._group)
 
     async def _read(self, limit: int) -> list[Entry]:
         try:
@@ -111,7 +114,7 @@ class Subscription:
         """What is there, shared between the queues by weight."""
         args = [*self._who, *self._shares(limit)]
         answer = await LIBRARY.call(self._redis, "queue_read", self._ids, args)
-        return [entry for index, rows in answer for entry in _entries(self._ids[index - 1], rows)]
+        return [entry for index, rows in answer for entry in self._entries(self._ids[index - 1], rows)]
 
     def _shares(self, limit: int) -> list[int]:
         """How much of `limit` each queue gets. What is left goes round, or a small limit starves some."""
@@ -127,7 +130,12 @@ class Subscription:
             "XREADGROUP", "GROUP", *self._who, "COUNT", limit, "BLOCK", self._block_ms,
             "STREAMS", *self._ids, *[">"] * len(self._ids),
         )  # fmt: skip
-        return [entry for queue_id, rows in answer or () for entry in _entries(queue_id.decode(), rows)]
+        return [entry for queue_id, rows in answer or () for entry in self._entries(queue_id.decode(), rows)]
+
+    def _entries(self, queue_id: str, rows: Any) -> list[Entry]:
+        return [
+            Entry(queue_id, entry_id, fields[1], group=self._group) for entry_id, fields in rows if fields
+        ]
 
     async def _claim(self, lease_s: float) -> Entry | None:
         for queue_id in self._ids:
@@ -135,7 +143,7 @@ class Subscription:
             found = await self._held("queue_claim", names, [*self._who, int(lease_s * 1000)])
             if found:
                 entry_id, fields, deliveries = found
-                return Entry(queue_id, entry_id, fields[1], deliveries)
+                return Entry(queue_id, entry_id, fields[1], deliveries, self._group)
         return None
 
     async def _held(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
@@ -163,7 +171,3 @@ def _turns(weights: Sequence[int]) -> list[int]:
 def _is_lost(error: ResponseError) -> bool:
     """Whether the queue or its group is gone. Redis 7.0 says UNBLOCKED to a reader that waits meanwhile."""
     return str(error).startswith(("NOGROUP", "UNBLOCKED"))
-
-
-def _entries(queue_id: str, rows: Any) -> list[Entry]:
-    return [Entry(queue_id, entry_id, fields[1]) for entry_id, fields in rows if fields]

@@ -13,10 +13,8 @@ from protocol.envelope import (
     Change,
     Delivery,
     Envelope,
-    QueueConfig,
-    QueueCreate,
-    QueueDefinition,
     ServerStatus,
+    queue_create,
 )
 from protocol.messages.waiting import Stream
 from protocol.queues import LANE_WEIGHTS, Lane, QueueType
@@ -28,7 +26,14 @@ bodies = st.builds(lambda tid: msgspec.Raw(encode(Stream(tid=tid, client_id="c")
 role_lists = st.lists(texts, max_size=3).map(tuple)
 changes = st.one_of([st.from_type(change) for change in get_args(Change)])
 deliveries = st.builds(
-    Delivery, numbers, st.binary(), st.none() | numbers, st.none() | changes, st.none() | texts
+    Delivery,
+    numbers,
+    st.binary(),
+    st.none() | numbers,
+    st.none() | changes,
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | texts,
 )
 envelopes = st.builds(
     Envelope,
@@ -93,13 +98,10 @@ def test_a_frame_alone_is_a_delivery() -> None:
 
 
 def test_a_queue_is_created_with_the_seed_s_message() -> None:
-    definition = QueueDefinition(
-        server_id="SOCK001",
-        queue_id="SOCK001_Q",
-        queue_type="socket_message",
-        config=QueueConfig(max_size=10_000, expire_time=3600, priority="high"),
+    message = queue_create(
+        "SOCK001", "SOCK001_Q", QueueType.SOCKET_MESSAGE, max_size=10_000, expire_s=3600, lane=Lane.HIGH
     )
-    assert msgspec.to_builtins(QueueCreate(data=definition)) == {
+    assert msgspec.to_builtins(message) == {
         "type": "queue_create",
         "data": {
             "serverId": "SOCK001",

@@ -7,13 +7,15 @@ import pytest
 from client import Endpoint
 from runtime.settings import Config, SocketdSettings
 from socketd.connection import REFUSALS
+from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
-from socketd.node import queue_create
+from socketd.node import node_queue
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.server import Door
 from storage.connections import connect, connect_wire
 from storage.queues import Outbox, QueueServer, Subscription
+from storage.whereabouts import Whereabouts
 from tests.system.wire import Wire, envelope
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -27,9 +29,10 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     settings = SocketdSettings(port=0)
     redis, wire = connect(NOWHERE), connect_wire(NOWHERE)
     outbox, registry = Outbox(wire), Registry(1, max_connections=100, max_per_peer=100)
-    subscription = Subscription(redis, wire, {"SOCK001_Q": (queue_create(Config()), 1)}, "boot", block_s=0.1)
-    replies = Replies(subscription, outbox, QueueServer(redis), registry)
-    door = Door(settings, RATE, registry, Dispatcher(settings, registry, outbox), replies)
+    subscription = Subscription(redis, wire, {"SOCK001_Q": (node_queue(Config()), 1)}, "boot", block_s=0.1)
+    departures = Departures(Whereabouts(wire), "SOCK001")
+    replies = Replies(subscription, outbox, QueueServer(redis), registry, departures)
+    door = Door(settings, RATE, registry, Dispatcher(settings, registry, outbox), replies, departures)
     await door.open()
     yield ("127.0.0.1", door.port)
     await door.close()

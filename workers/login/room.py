@@ -10,7 +10,6 @@ from protocol.connection import event_frame
 from protocol.envelope import Address, Close, Delivery
 from protocol.errors import GoodbyeCode
 from protocol.messages.connection import KickedOut
-from protocol.queues import QueueType
 from runtime.config import ConfigError
 from runtime.daemon import Step
 from runtime.secrets import Secrets
@@ -28,7 +27,7 @@ from workers.login.hashing import Hashing
 from workers.login.identifiers import Identifiers
 from workers.login.survey import Survey
 from workers.login.tokens import Tokens
-from workers.process import Kind, WorkerProcess, request_queues
+from workers.process import Kind, WorkerProcess, request_intake
 from workers.requests import Call, Handlers, Requests
 
 CONCURRENCY = 1000
@@ -134,10 +133,7 @@ def assemble(process: WorkerProcess) -> Kind:
         room.hashing.close()
 
     return Kind(
-        queues=request_queues(config, handlers.owner),
-        queue_type=QueueType.REQUEST,
-        work=Requests(handlers, room, outbox).work,
-        concurrency=CONCURRENCY,
+        [request_intake(config, Requests(handlers, room, outbox), CONCURRENCY)],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
             Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),

@@ -14,7 +14,7 @@ from storage.errors import StoreAway
 from storage.queues import Entry, QueueServer
 from storage.servers import Servers, now_ms, status_queue
 from workers.consumer import Settle
-from workers.process import Kind, WorkerProcess
+from workers.process import Intake, Kind, WorkerProcess
 from workers.status.reports import has_missed, is_news
 
 log = structlog.get_logger(__name__)
@@ -79,9 +79,6 @@ def assemble(process: WorkerProcess) -> Kind:
         process.daemon.watch(manager.watch(), "watch")
 
     return Kind(
-        queues={keys.STATUS_QUEUE: (status_queue(), 1)},
-        queue_type=QueueType.STATUS,
-        work=manager.work,
-        concurrency=1,
+        [Intake({keys.STATUS_QUEUE: (status_queue(), 1)}, QueueType.STATUS, manager.work, concurrency=1)],
         after=[Step("watch", start_watch)],
     )

@@ -54,7 +54,7 @@ class Consumer:
         if entry.message == POISON:
             await self._die(entry)
         await self._peer.redis.sadd(HANDLED, entry.message)
-        self._peer.outbox.acknowledge(entry.queue_id, entry.id)
+        self._peer.outbox.acknowledge(entry)
 
     async def _die(self, entry: Entry) -> None:
         """Leave word of how often the entry was handed out, and of how many were held beside it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from protocol.envelope import QueueConfig, QueueCreate, QueueDefinition
+from protocol.envelope import QueueCreate, queue_create
 from protocol.queues import LANE_WEIGHTS, QueueType
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
@@ -29,12 +29,7 @@ def queue(
     queue_type: QueueType = QueueType.JOB,
 ) -> QueueCreate:
     """The message that creates a queue."""
-    config = QueueConfig(max_size=max_size, expire_time=expire_s, priority="normal")
-    return QueueCreate(
-        data=QueueDefinition(
-            server_id="login-1", queue_id=queue_id, queue_type=queue_type.label, config=config
-        )
-    )
+    return queue_create("login-1", queue_id, queue_type, max_size=max_size, expire_s=expire_s)
 
 
 def lanes(*, max_size: int = 10_000) -> list[QueueCreate]:
@@ -84,6 +79,7 @@ class Peer:
         *,
         weights: Sequence[int] = (6, 3, 1),
         block_s: float = 0.01,
+        group: str = GROUP,
     ) -> Subscription:
         """A subscription with a blocking client of its own."""
         blocking = connect_blocking(self._url, block_s)
@@ -91,7 +87,7 @@ class Peer:
         weighed = {
             message.data.queue_id: (message, weight) for message, weight in zip(queues, weights, strict=False)
         }
-        return Subscription(self.redis, blocking, weighed, consumer, block_s)
+        return Subscription(self.redis, blocking, weighed, consumer, block_s, group)
 
     async def publish(self, queue_id: str, messages: Sequence[bytes]) -> Outcomes:
         """Append messages in one turn, and wait until it is known what became of them."""
@@ -104,7 +100,7 @@ class Peer:
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
         """Acknowledge entries in one turn, and wait until they are."""
         for entry in entries:
-            self.outbox.acknowledge(entry.queue_id, entry.id)
+            self.outbox.acknowledge(entry)
         await self.outbox.flushed()
 
     async def stored(self, queue_id: str) -> list[bytes]:

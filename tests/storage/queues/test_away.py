@@ -47,7 +47,7 @@ async def test_every_callback_hears_of_it_once_and_the_same_outbox_goes_on(
         for message in messages:
             peer.outbox.publish("jobs", message, outcomes.of(message))
             peer.outbox.deliver("SOCK001", Delivery(1, message), outcomes.of(b"frame " + message))
-        peer.outbox.acknowledge("jobs", b"1-1")
+        peer.outbox.acknowledge(Entry("jobs", b"1-1", b""))
         await peer.outbox.flushed()
         assert len(outcomes.refused(StoreAway)) == 1400
         with pytest.raises(StoreAway):

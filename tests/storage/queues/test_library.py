@@ -157,7 +157,7 @@ async def test_a_library_lost_in_the_middle_of_work_costs_nothing(peer: Peer) ->
         losing = asyncio.create_task(peer.lose_library())
         for entry in await reader.read(40):
             got.append(entry.message)
-            peer.outbox.acknowledge(entry.queue_id, entry.id)
+            peer.outbox.acknowledge(entry)
         await peer.outbox.flushed()
         await losing
     while batch := await reader.read(1000):

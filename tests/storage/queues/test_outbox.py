@@ -44,7 +44,7 @@ async def test_a_turn_is_one_pipeline_whatever_it_holds(peer: Peer) -> None:
     peer.outbox.take_counts()
     for entry in entries:
         peer.outbox.deliver(NODE, Delivery(1, entry.message))
-        peer.outbox.acknowledge("jobs", entry.id)
+        peer.outbox.acknowledge(entry)
     peer.outbox.publish("jobs", b"next")
     await peer.outbox.flushed()
     assert peer.outbox.take_counts() == (1, 0)

@@ -85,7 +85,7 @@ async def test_expiring_keeps_jobs_as_dead_letters_and_drops_the_rest(
     assert await peer.server.expire("jobs", queue_type) == 3
     assert await peer.stored("jobs") == [b"young"]
     letters = await peer.letters("jobs")
-    assert [letter[b"m"] for letter in letters] == (old if queue_type is QueueType.JOB else [])
+    assert [letter[b"m"] for letter in letters] == (old if queue_type.keeps_expired else [])
     assert all(letter[b"cause"] == b"EXPIRED" and letter[b"deliveries"] == b"0" for letter in letters)
     assert (await peer.counts("jobs"))["expired"] == 3
     assert await peer.server.expire("jobs", queue_type) == 0
@@ -126,6 +126,7 @@ async def test_a_dead_letter_says_what_it_was_and_why(peer: Peer) -> None:
             b"entryId": entry.id,
             b"cause": b"CRASHED",
             b"deliveries": b"2",
+            b"group": b"lobbyd",
         }
     ]
     assert await peer.stored("jobs") == [b"neighbour"]

@@ -1,0 +1,52 @@
+"""What one part of lobbyd announces to the others on the event bus: facts, each declared once.
+
+An announcement is delivered at least once to every kind of consumer; its `id` is the same each time, and
+is made from the fact, so that a publisher who announces it again after a crash announces the same.
+Both are msgpack arrays: new fields go to the end, with a default.
+"""
+
+import msgspec
+
+
+class LoginCompleted(msgspec.Struct, frozen=True, array_like=True, tag="login_completed"):
+    """A player has come in. `auto_match` is the match that they asked for with the login, if any."""
+
+    user_id: str
+    auto_match: msgspec.Raw | None = None
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    """What one player reached in a game."""
+
+    user_id: str
+    score: int
+
+
+class GameFinished(msgspec.Struct, frozen=True, array_like=True, tag="game_finished"):
+    """A game is over. `finished_ms` is when its server said so, in ms since the epoch."""
+
+    game_session_id: str
+    game_type: str
+    difficulty: str
+    results: tuple[Result, ...]
+    finished_ms: int
+
+
+class PortalTaskSubmitted(msgspec.Struct, frozen=True, array_like=True, tag="portal_task_submitted"):
+    """A player has handed in slow work."""
+
+    user_id: str
+    task_id: str
+    task_type: str
+    priority: str
+
+
+Fact = LoginCompleted | GameFinished | PortalTaskSubmitted
+
+
+class Announcement(msgspec.Struct, frozen=True, array_like=True):
+    """A fact on the bus. `trace_id` is that of the request which brought it about."""
+
+    id: str
+    trace_id: str
+    fact: Fact

@@ -1,0 +1,59 @@
+"""Where users are: the connection at which each is signed in now, and the nodes that there are."""
+
+from collections.abc import Mapping, Sequence, Set
+
+from protocol.envelope import Address
+from storage import keys
+from storage.errors import redis_away_is_store_away
+from storage.gathering import Gathering
+from storage.tickets import LIBRARY
+from storage.wire import Argument, Command, Wire
+
+
+class Whereabouts:
+    """The connections of signed-in users. Raises StoreAway."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._asked = Gathering(self.of)
+
+    async def one(self, user_id: str) -> Address | None:
+        """Where a user is. All that is asked for in a turn of the loop is looked up together."""
+        return await self._asked.get(user_id)
+
+    async def of(self, user_ids: Set[str]) -> Mapping[str, Address]:
+        """Where users are, those that are signed in at a node which lives, as far as is known."""
+        wanted = sorted(user_ids)
+        reads: list[Command] = [("HMGET", keys.session(each), "serverId", "connectionId") for each in wanted]
+        with redis_away_is_store_away():
+            answers = await self._wire.execute_commands([("SMEMBERS", keys.QUEUE_IDS), *reads])
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        alive = _nodes(answers[0])
+        found = {}
+        for user_id, (server_id, connection_id) in zip(wanted, answers[1:], strict=True):
+            if server_id is not None and server_id.decode() in alive:
+                found[user_id] = Address(server_id.decode(), int(connection_id))
+        return found
+
+    async def nodes(self) -> Set[str]:
+        """The server ids of the nodes that take deliveries now."""
+        with redis_away_is_store_away():
+            return _nodes(await self._wire.execute_command("SMEMBERS", keys.QUEUE_IDS))
+
+    async def left(self, gone: Sequence[tuple[str, Address]]) -> None:
+        """These users' connections are closed; a user who is at another by now stays there."""
+        args: list[Argument] = [keys.SESSION_PREFIX]
+        for user_id, address in gone:
+            args += [user_id, address.server_id, address.connection_id]
+        with redis_away_is_store_away():
+            await LIBRARY.call(self._wire, "session_leave", [], args)
+
+
+def _nodes(queue_ids: Sequence[bytes]) -> Set[str]:
+    return {
+        server_id
+        for queue_id in queue_ids
+        if (server_id := keys.node_of_queue(queue_id.decode())) is not None
+    }

@@ -1,0 +1,57 @@
+"""Telling users what happened, at whichever node each is signed in."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from protocol.connection import event_frame
+from protocol.envelope import Delivery
+from protocol.messages import Message
+from storage.errors import StoreAway
+from storage.queues import Outbox
+from storage.whereabouts import Whereabouts
+
+log = structlog.get_logger(__name__)
+
+
+class Telling:
+    """Sends events. They are hints: who is not there, or cannot be reached, asks when they are back."""
+
+    def __init__(self, whereabouts: Whereabouts, outbox: Outbox) -> None:
+        self._whereabouts = whereabouts
+        self._outbox = outbox
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def tell(self, user_id: str, event: Message) -> None:
+        """Send an event to one user. Those of one turn of the loop share a look-up."""
+        self._begin(self._tell(user_id, event_frame(event)))
+
+    def broadcast(self, topic: str, event: Message) -> None:
+        """Send an event to every connection that has joined a topic: one message a node."""
+        self._begin(self._broadcast(topic, event_frame(event)))
+
+    def _begin(self, telling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(telling)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, user_id: str, frame: bytes) -> None:
+        try:
+            address = await self._whereabouts.one(user_id)
+        except StoreAway as error:
+            log.warning("cannot tell", cause=str(error))
+            return
+        if address is not None:
+            delivery = Delivery(address.connection_id, frame, user_id=user_id)
+            self._outbox.deliver(address.server_id, delivery)
+
+    async def _broadcast(self, topic: str, frame: bytes) -> None:
+        try:
+            nodes = await self._whereabouts.nodes()
+        except StoreAway as error:
+            log.warning("cannot tell", cause=str(error))
+            return
+        for server_id in nodes:
+            self._outbox.deliver(server_id, Delivery(0, frame, topic=topic))
