@@ -341,4 +341,4 @@ class _ErrorBody(msgspec.Struct, rename="camel"):
 
 def _failure(reply: ServerReply) -> RequestFailed:
     body = msgspec.convert(reply.error, _ErrorBody)
-    return RequestFailed(body.code, reply.status, body.message, body.retry_after_ms)
+    return RequestFailed(body.code, reply.status, body.message, body.retry_after_ms, reply.data)

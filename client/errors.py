@@ -1,5 +1,8 @@
 """What can go wrong for a client, besides what the network itself raises (OSError, TimeoutError)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from protocol.messages.connection import Goodbye
 
 
@@ -11,15 +14,24 @@ class RequestFailed(ClientError):
     """The server answered a request with an error; the connection lives on.
 
     `code` is one of `protocol.errors.ERROR_KINDS`, `status` has HTTP's meaning, `retry_after_ms`
-    tells how long to wait before asking again, where that can help.
+    tells how long to wait before asking again, where that can help. `data` is the state that stands in the
+    way, by its names on the wire; empty for most.
     """
 
-    def __init__(self, code: str, status: int, message: str, retry_after_ms: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        status: int,
+        message: str,
+        retry_after_ms: int | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.status = status
         self.message = message
         self.retry_after_ms = retry_after_ms
+        self.data = data or {}
 
 
 class ConnectionLost(ClientError):

@@ -89,7 +89,12 @@ def error_frame(request_id: int, error: RequestError) -> bytes:
     body: dict[str, object] = {"code": error.kind.code, "message": error.message}
     if error.retry_after_ms is not None:
         body["retryAfterMs"] = error.retry_after_ms
-    return frame(encode({"type": "reply", "id": request_id, "status": error.kind.status, "error": body}))
+    reply: dict[str, object] = {
+        "type": "reply", "id": request_id, "status": error.kind.status, "error": body
+    }  # fmt: skip
+    if error.data is not None:
+        reply["data"] = error.data
+    return frame(encode(reply))
 
 
 def event_frame(data: Message) -> bytes:
@@ -109,7 +114,7 @@ def goodbye_frame(code: GoodbyeCode, message: str | None = None, retry_after_ms:
 
 
 class ServerReply(msgspec.Struct, frozen=True):
-    """What a client reads as an answer: `data` when status is below 400, else `error`."""
+    """What a client reads as an answer: `data` when status is below 400, else `error`, some with `data`."""
 
     id: int
     status: int

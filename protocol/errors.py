@@ -62,16 +62,22 @@ BUSY_RETRY_MS = 1000
 class RequestError(Exception):
     """A request is refused; its sender gets an error reply and the connection lives on.
 
-    `retry_after_ms` tells how long to wait before trying again, where that can help.
+    `retry_after_ms` tells how long to wait before trying again, where that can help; `data` is the state that
+    stands in the way (a Message), where the error's declaration promises it.
     """
 
     def __init__(
-        self, kind: ErrorKind, message: str | None = None, retry_after_ms: int | None = None
+        self,
+        kind: ErrorKind,
+        message: str | None = None,
+        retry_after_ms: int | None = None,
+        data: object | None = None,
     ) -> None:
         super().__init__(message or kind.message)
         self.kind = kind
         self.message = message or kind.message
         self.retry_after_ms = retry_after_ms
+        self.data = data
 
 
 class GoodbyeCode(Enum):

@@ -51,7 +51,8 @@ def acting_for(call: Call[Any], user_id: str | None) -> str:
 class Answer(msgspec.Struct, frozen=True):
     """A reply, what the node must change about the connection that asked, and what others must hear.
 
-    `reply` is an error where a refusal has an effect that others must hear of.
+    `reply` is an error where a refusal has an effect that others must hear of. `status` is that of a success,
+    where it is not the declared one.
 
     All of it is sent before the request is acknowledged; what cannot be sent is sent again when the
     request is, so a handler that runs twice must answer the same.
@@ -60,6 +61,7 @@ class Answer(msgspec.Struct, frozen=True):
     reply: Message | RequestError
     change: Change | None = None
     also: Also = ()
+    status: int | None = None
 
 
 Handler = Callable[[R, Call[Any]], Awaitable[Message | Answer]]
@@ -159,7 +161,8 @@ class Requests(Generic[R]):
             answer = Answer(answer)
         if isinstance(answer.reply, RequestError):
             return error_frame(envelope.id, answer.reply), answer.change, answer.also
-        return reply_frame(envelope.id, declared.status, answer.reply), answer.change, answer.also
+        status = answer.status or declared.status
+        return reply_frame(envelope.id, status, answer.reply), answer.change, answer.also
 
 
 def _not_yet() -> RequestError:

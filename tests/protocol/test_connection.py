@@ -213,6 +213,13 @@ def test_an_error_carries_its_code_message_and_perhaps_a_wait() -> None:
     )
 
 
+def test_an_error_may_carry_the_state_that_stands_in_the_way() -> None:
+    (refused,) = heard(error_frame(7, RequestError(INVALID_TICKET, "Not yet.", data=Pong(server_time=5))))
+    assert refused == ServerReply(
+        7, 400, data={"serverTime": 5}, error={"code": "INVALID_TICKET", "message": "Not yet."}
+    )
+
+
 def test_replies_and_errors_have_the_shape_of_the_reference() -> None:
     assert msgpack.unpackb(reply_frame(7, 200, Pong(server_time=5))[HEADER_BYTES:]) == {
         "type": "reply",
