@@ -1,21 +1,25 @@
 """Looking up together all that is asked for in one turn of the loop: one round trip instead of hundreds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Set
 from typing import Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
-class Gathering(Generic[T]):
-    """Answers questions by name, in batches. `look_up` gets the names of a batch and finds what there is."""
+class Gathering(Generic[K, T]):
+    """Answers questions by name, in batches. `look_up` gets the names of a batch and finds what there is.
 
-    def __init__(self, look_up: Callable[[Set[str]], Awaitable[Mapping[str, T]]]) -> None:
+    A name is whatever tells one question from another. Those of a batch come in the order of asking.
+    """
+
+    def __init__(self, look_up: Callable[[Set[K]], Awaitable[Mapping[K, T]]]) -> None:
         self._look_up = look_up
-        self._wanted: dict[str, asyncio.Future[T | None]] = {}
+        self._wanted: dict[K, asyncio.Future[T | None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def get(self, name: str) -> T | None:
+    async def get(self, name: K) -> T | None:
         """What `look_up` finds for `name`, else None. Raises what `look_up` raises, to all of a batch."""
         if not self._wanted:
             asyncio.get_running_loop().call_soon(self._begin)
@@ -28,7 +32,7 @@ class Gathering(Generic[T]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, wanted: dict[str, asyncio.Future[T | None]]) -> None:
+    async def _answer(self, wanted: dict[K, asyncio.Future[T | None]]) -> None:
         try:
             found = await self._look_up(wanted.keys())
         except Exception as error:  # it is the askers' to handle, whatever it is

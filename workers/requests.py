@@ -3,6 +3,7 @@
 A worker package makes one `Handlers` and registers with it the handler of each request that it owns.
 """
 
+import hashlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
@@ -16,9 +17,16 @@ from protocol.errors import BUSY, BUSY_RETRY_MS, FORBIDDEN, INTERNAL, NOT_AUTHEN
 from protocol.messages import REQUESTS, TRUSTED, Message, owned_by
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, UnknownQueue
+from storage.tickets import Record
 from workers.consumer import Settle
 
 log = structlog.get_logger(__name__)
+
+KEY_TTL_S = 600.0
+"""How long an idempotency key is remembered (wire.md, "Envelopes")."""
+
+REDELIVERY_TTL_S = 60.0
+"""How long a request without a key is: longer than it can still be delivered again."""
 
 D = TypeVar("D", bound=Message)
 R = TypeVar("R")
@@ -46,6 +54,15 @@ def acting_for(call: Call[Any], user_id: str | None) -> str:
     if TRUSTED.isdisjoint(call.envelope.roles):
         raise RequestError(FORBIDDEN, "Only a game server or an administrator may name another user.")
     return user_id
+
+
+def record(call: Call[Any], scope: str) -> Record:
+    """Where the call's first result is kept: by its key within `scope`, or just for a second delivery."""
+    envelope = call.envelope
+    if envelope.key is None:
+        return Record(envelope.trace_id, REDELIVERY_TTL_S)
+    named = "\n".join((envelope.type, scope, envelope.key))
+    return Record(hashlib.sha256(named.encode()).hexdigest(), KEY_TTL_S)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -1,6 +1,5 @@
 """What the login worker's handlers work with, and how its process is put together."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from storage.database import Database
 from storage.groups import Groups
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
-from storage.tickets import Asker, Record, Tickets
+from storage.tickets import Asker, Tickets
 from storage.users import User, Users
 from workers.login.admission import Admission
 from workers.login.hashing import Hashing
@@ -32,12 +31,6 @@ from workers.requests import Call, Handlers, Requests
 
 CONCURRENCY = 1000
 STEP_ATTEMPTS = 5
-
-KEY_TTL_S = 600.0
-"""How long an idempotency key is remembered (wire.md, "Envelopes")."""
-
-REDELIVERY_TTL_S = 60.0
-"""How long a request without a key is: longer than it can still be delivered again."""
 
 HOUR_S, MINUTE_S = 3600, 60
 
@@ -65,15 +58,6 @@ handlers: Handlers[LoginRoom] = Handlers("login")
 def asker(call: Call[Any]) -> Asker:
     """The connection that asks."""
     return Asker(call.envelope.origin, call.envelope.sent_ms)
-
-
-def record(call: Call[Any], scope: str) -> Record:
-    """Where the call's first result is kept: by its key within `scope`, or just for a second delivery."""
-    envelope = call.envelope
-    if envelope.key is None:
-        return Record(envelope.trace_id, REDELIVERY_TTL_S)
-    named = "\n".join((envelope.type, scope, envelope.key))
-    return Record(hashlib.sha256(named.encode()).hexdigest(), KEY_TTL_S)
 
 
 def rights(user: User) -> Rights:

@@ -30,11 +30,11 @@ from storage.servers import now_ms
 from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
 from storage.tickets import RoomFull, TicketNotFound
 from storage.users import AccountStatus, User, fold
-from workers.login.room import LoginRoom, asker, handlers, kick, record, rights
+from workers.login.room import LoginRoom, asker, handlers, kick, rights
 from workers.login.survey import estimated_wait_s
 from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family
-from workers.requests import Answer, Call
+from workers.requests import Answer, Call, record
 
 FULL_RETRY_MS = (5_000, 30_000)
 """Those whom a full waiting room turns away are told to return at times spread over this range."""
