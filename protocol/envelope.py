@@ -31,11 +31,13 @@ class Address(msgspec.Struct, frozen=True, array_like=True):
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """A request on its way to a worker.
 
-    `id` is the client's. `data` is the declared Struct, validated and encoded again. Times are in
+    `id` is the client's. `data` is the declared Struct, validated and encoded again; for a confidential
+    request it is sealed together with the player's address. Times are in
     ms since the epoch: past `deadline_ms` nobody waits for the answer any more. `number` is the node's
     own for this request, never used twice. `trace_id` names the request among all, and is the same
-    when it is delivered again. `key` is the client's idempotency key. `user_id` and `roles` are those
-    of the signed-in connection.
+    when it is delivered again. `peer` is the player's address once a confidential request is opened, and
+    empty in any other: who needs it declares the request confidential. `key` is the client's idempotency
+    key. `user_id` and `roles` are those of the signed-in connection.
     """
 
     type: str
@@ -50,6 +52,18 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     key: str | None = None
     user_id: str | None = None
     roles: tuple[str, ...] = ()
+
+    @property
+    def seal_context(self) -> bytes:
+        """What a sealed `data` is bound to: this very request."""
+        return f"{self.type} {self.origin} {self.number}".encode()
+
+
+class Confidence(msgspec.Struct, frozen=True, array_like=True):
+    """What is sealed of a confidential request: its data and the player's address."""
+
+    data: Raw
+    peer: str
 
 
 class SignIn(msgspec.Struct, frozen=True, array_like=True, tag="in"):
@@ -104,7 +118,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     fact that the connection should be told one time only: a second delivery with the connection's
     last `once` is dropped, so that what is told again after a crash is not seen twice. `user_id` is whom it
     is for, where that must still be so when it arrives. With a `topic` it is for all connections that
-    have joined it, whatever the `connection_id`.
+    have joined it, whatever the `connection_id`. `sealed` says that `frame` is, for the node alone.
     """
 
     connection_id: int
@@ -114,6 +128,11 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     once: str | None = None
     user_id: str | None = None
     topic: str | None = None
+    sealed: bool = False
+
+    def seal_context(self, server_id: str) -> bytes:
+        """What a sealed `frame` is bound to: the one connection of this node, and the request it answers."""
+        return f"{server_id}/{self.connection_id} {self.answers}".encode()
 
 
 class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -1,11 +1,13 @@
-"""Reads the settings: defaults, then a file, then the environment, then `--set`; the last one wins.
+"""Reads the settings: defaults, a file, systemd credentials, the environment, `--set`; the last one wins.
 
 Each value is checked where it comes from, so that an error names its own source. What settings there are is
 declared in `runtime.settings` alone.
 """
 
 import difflib
+import itertools
 import json
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import msgspec
 from runtime.settings import Config, is_secret
 
 ENVIRONMENT_PREFIX = "LOBBYD_"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 SHOWN_LENGTH = 60  # characters of a wrong value that an error repeats
 
 
@@ -64,14 +67,17 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Sequence[s
     """Read all settings.
 
     `path`: a TOML file, or None for no file. `environ`: variables `LOBBYD_SECTION__KEY` count, others do not
-    (Kubernetes puts `LOBBYD_PORT` and the like there by itself). `overrides`: texts `section.key=value`, as
-    `--set` takes them. Values of the last two are TOML (`5`, `"text"`), and plain text where they are not.
+    (Kubernetes puts `LOBBYD_PORT` and the like there by itself), and so do files of such names in its
+    CREDENTIALS_DIRECTORY, which systemd makes of `LoadCredential=` (systemd.exec(5)). `overrides`: texts
+    `section.key=value`, as `--set` takes them. Values of all but the file are TOML (`5`, `"text"`), and plain
+    text where they are not.
 
     Raises ConfigError for a file that cannot be read, an unknown key, a wrong type or range.
     """
     known = settings()
     sections: dict[str, dict[str, Any]] = {section: {} for section in Config.__struct_fields__}
-    for given in (*_from_file(path), *_from_environment(environ), *_from_overrides(overrides)):
+    sources = (_from_file(path), _from_credentials(environ), _from_environment(environ))
+    for given in itertools.chain(*sources, _from_overrides(overrides)):
         if given.name not in known:
             raise ConfigError(f"{given.source}: {_printable(given.name)}: {_unknown(given.name, known)}")
         section, key = given.name.split(".")
@@ -102,11 +108,32 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {_printable(str(error))}") from None
 
 
+def _from_credentials(environ: Mapping[str, str]) -> Iterator[_Given]:
+    """A credential is text as it stands in its file, but for the line's end."""
+    directory = environ.get(CREDENTIALS_VARIABLE)
+    if not directory:
+        return
+    for variable, name in _named_settings(sorted(os.listdir(directory)) if os.path.isdir(directory) else ()):
+        path = Path(directory, variable)
+        try:
+            text = path.read_text("utf-8").removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"systemd credential {path}: cannot be read: {error}") from None
+        yield _Given(f"systemd credential {variable}", name, _from_text(text), text)
+
+
 def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
-    for variable, text in environ.items():
+    for variable, name in _named_settings(environ):
+        text = environ[variable]
+        yield _Given(variable, name, _from_text(text), text)
+
+
+def _named_settings(variables: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of the variables that are named like settings, each with the setting's name."""
+    for variable in variables:
         section, separator, key = variable.removeprefix(ENVIRONMENT_PREFIX).partition("__")
         if variable.startswith(ENVIRONMENT_PREFIX) and separator:
-            yield _Given(variable, f"{section}.{key}".lower(), _from_text(text), text)
+            yield variable, f"{section}.{key}".lower()
 
 
 def _from_overrides(overrides: Sequence[str]) -> Iterator[_Given]:

@@ -18,7 +18,9 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 REDACTED = "***"
-_SECRET_KEY = re.compile(r"passw|token|secret|authorization|email|cookie|credential|apikey|privatekey")
+_SECRET_KEY = re.compile(
+    r"passw|token|secret|authorization|email|peer|fingerprint|cookie|credential|apikey|privatekey"
+)
 # As far as the last "@", since people write "/" and "@" in passwords: rather too much than too little.
 _URL_CREDENTIALS = re.compile(r"://\S+@")
 _MAXIMUM_DEPTH = 8  # deeper, or in a circle, a value is shown as "…"

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from runtime.config import ConfigError
+from runtime.config import CREDENTIALS_VARIABLE, ConfigError
+from runtime.sealing import Seals, Undecipherable
 from runtime.settings import AuthSettings
 
 MINIMUM_BYTES = 32
@@ -35,16 +36,14 @@ class Purpose(StrEnum):
     ACCESS_TOKEN = "access-token"
     REFRESH_TOKEN = "refresh-token"
     EMAIL = "email"
-
-
-class Undecipherable(Exception):
-    """A ciphertext that is damaged, belongs to another context, or was made with another master secret."""
+    ADDRESS = "address"
+    FINGERPRINT = "fingerprint"
 
 
 class Secrets:
     """Signs, hashes and encrypts with keys derived from one master secret; shows none of them."""
 
-    __slots__ = ("_aead", "_hashing", "_key_id", "_signing")
+    __slots__ = ("_aead", "_hashing", "_key_id", "_sealing", "_signing")
 
     def __init__(self, master: bytes) -> None:
         """Derive all keys. Raises ValueError for a master secret of less than 32 bytes."""
@@ -54,6 +53,7 @@ class Secrets:
         self._hashing = {purpose: _derive(master, f"hash/{purpose}") for purpose in Purpose}
         self._aead = AESGCM(_derive(master, "encrypt"))
         self._key_id = _derive(master, "encrypt/key-id").hex()[:8]
+        self._sealing = _derive(master, "seal")
 
     @classmethod
     def load(cls, auth: AuthSettings, *, environ: Mapping[str, str], data_dir: Path | None) -> "Secrets":
@@ -81,6 +81,10 @@ class Secrets:
     def keyed_hash(self, purpose: Purpose, text: str) -> str:
         """HMAC-SHA256 of the text as 64 hex digits: equal for equal texts, and telling nothing of them."""
         return hmac.digest(self._hashing[purpose], text.encode(), "sha256").hex()
+
+    def seals(self) -> Seals:
+        """What this process seals and opens messages with: make one, and share it."""
+        return Seals(self._sealing)
 
     def encrypt(self, plaintext: str, context: str) -> str:
         """Encrypt with AES-256-GCM, as `v1.<key id>.<base64url of nonce, ciphertext and tag>`.
@@ -118,7 +122,7 @@ def _find_master(auth: AuthSettings, environ: Mapping[str, str], data_dir: Path 
         return _long_enough(auth.secret.encode("utf-8", "surrogateescape"), "auth.secret")
     if auth.secret_file:
         return _read(Path(auth.secret_file), "auth.secret_file")
-    if directory := environ.get("CREDENTIALS_DIRECTORY"):
+    if directory := environ.get(CREDENTIALS_VARIABLE):
         credential = Path(directory, CREDENTIAL)
         if credential.exists():
             return _read(credential, "systemd credential")

@@ -10,7 +10,7 @@ import structlog
 
 from protocol.codec import encode
 from protocol.connection import BadRequest, RawRequest, error_frame, reply_frame
-from protocol.envelope import Address, Envelope
+from protocol.envelope import Address, Confidence, Envelope
 from protocol.errors import (
     BUSY,
     BUSY_RETRY_MS,
@@ -27,6 +27,7 @@ from protocol.errors import (
 from protocol.messages import REQUESTS, SOCKETD, Access, Message, RequestType, owned_by
 from protocol.messages.connection import PROTOCOL_VERSION, Hello, HelloReply, Ping, Pong
 from protocol.messages.conversion import convert
+from runtime.sealing import Seals
 from runtime.settings import SocketdSettings
 from socketd.connection import Connection
 from socketd.registry import Registry
@@ -39,10 +40,11 @@ log = structlog.get_logger(__name__)
 class Dispatcher:
     """Takes every request of every connection of one node."""
 
-    def __init__(self, settings: SocketdSettings, registry: Registry, outbox: Outbox) -> None:
+    def __init__(self, settings: SocketdSettings, registry: Registry, outbox: Outbox, seals: Seals) -> None:
         self._settings = settings
         self._registry = registry
         self._outbox = outbox
+        self._seals = seals
         self._timeout_ms = int(settings.request_timeout_s * 1000)
         self._trace_prefix = os.urandom(6).hex()
         self._own: dict[type[Message], Callable[[Connection, int, Any], None]] = {
@@ -102,17 +104,24 @@ class Dispatcher:
             sent_ms=sent_ms,
             deadline_ms=sent_ms + self._timeout_ms,
             trace_id=f"{self._trace_prefix}{number:016x}",
-            peer=connection.peer,
+            peer="",
             key=request.key,
             user_id=connection.user_id,
             roles=connection.roles,
         )
+        if declared.confidential:
+            envelope = self._sealed(envelope, connection.peer)
 
         def done(error: Exception | None) -> None:
             if error is not None:
                 self.refuse(number, RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS))
 
         self._outbox.publish(keys.lane_queue(declared.owner, declared.lane), encode(envelope), done)
+
+    def _sealed(self, envelope: Envelope, peer: str) -> Envelope:
+        confidence = encode(Confidence(envelope.data, peer))
+        sealed = self._seals.seal(confidence, envelope.seal_context)
+        return msgspec.structs.replace(envelope, data=msgspec.Raw(encode(sealed)))
 
     def refuse(self, number: int, error: RequestError) -> None:
         """Answer a pending request with an error, unless it has been answered."""

@@ -7,6 +7,7 @@ from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import Lane, QueueType
 from runtime.daemon import Daemon, Step
 from runtime.metrics import LoopLag
+from runtime.secrets import Secrets
 from runtime.settings import Config
 from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
@@ -47,7 +48,9 @@ class Node:
     """One socket node. Must be made inside a running loop."""
 
     def __init__(self, config: Config) -> None:
+        """Raises ConfigError."""
         settings = config.socketd
+        seals = Secrets.load(config.auth, environ=os.environ, data_dir=None).seals()
         self._queue_id = keys.node_queue(settings.server_id)
         boot_id = os.urandom(8).hex()
         self._redis = connect(config.redis.url)
@@ -63,9 +66,17 @@ class Node:
         self._subscription = Subscription(
             self._redis, self._blocking, {self._queue_id: (node_queue(config), 1)}, boot_id, BLOCK_S
         )
-        self._dispatcher = Dispatcher(settings, registry, self._outbox)
+        self._dispatcher = Dispatcher(settings, registry, self._outbox, seals)
         self._departures = Departures(Whereabouts(self._wire), settings.server_id)
-        self._replies = Replies(self._subscription, self._outbox, self._queues, registry, self._departures)
+        self._replies = Replies(
+            self._subscription,
+            self._outbox,
+            self._queues,
+            registry,
+            self._departures,
+            settings.server_id,
+            seals,
+        )
         self._door = Door(
             settings,
             config.limits.requests_per_second,

@@ -5,9 +5,11 @@ import asyncio
 import msgspec
 import structlog
 
+from protocol.connection import error_frame
 from protocol.envelope import Close, Delivery, Join, Leave, SignIn, SignOut, Watch
-from protocol.errors import GoodbyeCode
+from protocol.errors import INTERNAL, GoodbyeCode, RequestError
 from protocol.queues import QueueType
+from runtime.sealing import Seals, Undecipherable
 from socketd.connection import Connection
 from socketd.departures import Departures
 from socketd.registry import Registry
@@ -35,12 +37,16 @@ class Replies:
         server: QueueServer,
         registry: Registry,
         departures: Departures,
+        server_id: str,
+        seals: Seals,
     ) -> None:
         self._subscription = subscription
         self._outbox = outbox
         self._server = server
         self._registry = registry
         self._departures = departures
+        self._server_id = server_id
+        self._seals = seals
         self._stopping = False
 
     @property
@@ -90,8 +96,11 @@ class Replies:
         self._outbox.acknowledge(entry)
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.answers is not None and self._registry.settle(delivery.answers) is None:
-            return
+        if delivery.answers is not None:
+            pending = self._registry.settle(delivery.answers)
+            if pending is None:
+                return
+            delivery = self._opened(delivery, pending.request_id)
         connection = self._registry.get(delivery.connection_id)
         if connection is None:
             if isinstance(delivery.change, SignIn):  # it was closed while its sign-in was under way
@@ -108,6 +117,17 @@ class Replies:
             self._change(connection, delivery)
         elif delivery.frame:
             connection.send(delivery.frame)
+
+    def _opened(self, delivery: Delivery, request_id: int) -> Delivery:
+        """The reply as its worker had it, or an error in its place."""
+        if not delivery.sealed:
+            return delivery
+        try:
+            frame = self._seals.open(delivery.frame, delivery.seal_context(self._server_id))
+        except Undecipherable as error:
+            log.error("cannot open a reply", connection=delivery.connection_id, cause=str(error))
+            return Delivery(delivery.connection_id, error_frame(request_id, RequestError(INTERNAL)))
+        return msgspec.structs.replace(delivery, frame=frame)
 
     def _change(self, connection: Connection, delivery: Delivery) -> None:
         match delivery.change:

@@ -127,7 +127,7 @@ class Door:
         """A client is being sent away: look after it once more, should it not read its last bytes."""
         self._wheel.take(connection)
         self._wheel.put(connection, self.now_s() + LINGER_S)
-        log.debug("goodbye", connection=connection.id, peer=connection.peer, code=code.code)
+        log.debug("goodbye", connection=connection.id, code=code.code)
 
     # Time.
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from redis.asyncio import Redis
@@ -13,6 +14,8 @@ from protocol.queues import LANE_WEIGHTS, QueueType
 from runtime import logging
 from runtime.daemon import Daemon, Step
 from runtime.metrics import LoopLag
+from runtime.sealing import Seals
+from runtime.secrets import Secrets
 from runtime.settings import Config
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
@@ -71,6 +74,16 @@ class WorkerProcess:
         self.wire = connect_wire(config.redis.url)
         self.outbox = Outbox(self.wire)
         self.daemon: Daemon
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        """What is derived from the master secret. Raises ConfigError where there is none."""
+        return Secrets.load(self.config.auth, environ=os.environ, data_dir=None)
+
+    @cached_property
+    def seals(self) -> Seals:
+        """What this process opens confidential requests with and seals their replies. Raises ConfigError."""
+        return self.secrets.seals()
 
     async def run(self, assemble: "Callable[[WorkerProcess], Kind]") -> int:
         """Live until a signal. Answers the exit code."""

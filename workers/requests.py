@@ -12,9 +12,10 @@ import msgspec
 import structlog
 
 from protocol.connection import error_frame, reply_frame
-from protocol.envelope import Address, Change, Delivery, Envelope
+from protocol.envelope import Address, Change, Confidence, Delivery, Envelope
 from protocol.errors import BUSY, BUSY_RETRY_MS, FORBIDDEN, INTERNAL, NOT_AUTHENTICATED, RequestError
 from protocol.messages import REQUESTS, TRUSTED, Message, owned_by
+from runtime.sealing import Seals, Undecipherable
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, UnknownQueue
 from storage.tickets import Record
@@ -30,6 +31,8 @@ REDELIVERY_TTL_S = 60.0
 
 D = TypeVar("D", bound=Message)
 R = TypeVar("R")
+
+_confidences = msgspec.msgpack.Decoder(Confidence)
 
 Also = tuple[tuple[Address, Delivery], ...]
 
@@ -125,11 +128,12 @@ class Handlers(Generic[R]):
 class Requests(Generic[R]):
     """Works on entries that hold envelopes. `room` is handed to every handler."""
 
-    def __init__(self, handlers: Handlers[R], room: R, outbox: Outbox) -> None:
+    def __init__(self, handlers: Handlers[R], room: R, outbox: Outbox, seals: Seals) -> None:
         self.owner = handlers.owner
         self._handlers = handlers
         self._room = room
         self._outbox = outbox
+        self._seals = seals
         self._envelopes = msgspec.msgpack.Decoder(Envelope)
         self._data = {data: msgspec.msgpack.Decoder(data) for data in owned_by(handlers.owner)}
 
@@ -142,7 +146,12 @@ class Requests(Generic[R]):
             return
         frame, change, also = await self._answer(envelope)
         origin = envelope.origin
-        sent = [(origin, Delivery(origin.connection_id, frame, envelope.number, change)), *also]
+        reply = Delivery(origin.connection_id, frame, envelope.number, change)
+        declared = REQUESTS.get(envelope.type)
+        if declared is not None and declared.confidential:
+            sealed = self._seals.seal(frame, reply.seal_context(origin.server_id))
+            reply = msgspec.structs.replace(reply, frame=sealed, sealed=True)
+        sent = [(origin, reply), *also]
         left = len(sent)
         failure: Exception | None = None
 
@@ -164,16 +173,12 @@ class Requests(Generic[R]):
             log.warning("a request of another release", type=envelope.type, trace_id=envelope.trace_id)
             return error_frame(envelope.id, _not_yet()), None, ()
         try:
+            if declared.confidential:
+                envelope = self._opened(envelope)
             call = Call(self._data[declared.data].decode(envelope.data), envelope)
             answer = await self._handlers[declared.data](self._room, call)
-        except RequestError as error:
-            return error_frame(envelope.id, error), None, ()
-        except StoreAway as error:
-            log.warning("a store is away", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
-            return error_frame(envelope.id, RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS)), None, ()
-        except Exception:
-            log.exception("a handler failed", type=envelope.type, trace_id=envelope.trace_id)
-            return error_frame(envelope.id, RequestError(INTERNAL)), None, ()
+        except Exception as error:
+            return error_frame(envelope.id, _refusal(envelope, error)), None, ()
         if not isinstance(answer, Answer):
             answer = Answer(answer)
         if isinstance(answer.reply, RequestError):
@@ -181,7 +186,31 @@ class Requests(Generic[R]):
         status = answer.status or declared.status
         return reply_frame(envelope.id, status, answer.reply), answer.change, answer.also
 
+    def _opened(self, envelope: Envelope) -> Envelope:
+        """The envelope as its node had it. Raises Undecipherable."""
+        try:
+            sealed = msgspec.msgpack.decode(envelope.data, type=bytes)
+        except msgspec.ValidationError:
+            raise Undecipherable("not sealed") from None
+        opened = _confidences.decode(self._seals.open(sealed, envelope.seal_context))
+        return msgspec.structs.replace(envelope, data=opened.data, peer=opened.peer)
+
 
 def _not_yet() -> RequestError:
     """A node of a newer release knows more requests: asked again, one may reach a worker of that release."""
     return RequestError(BUSY, "No worker answers this request yet.", BUSY_RETRY_MS)
+
+
+def _refusal(envelope: Envelope, error: Exception) -> RequestError:
+    """What the player is told in place of an answer; the log has the rest."""
+    match error:
+        case RequestError():
+            return error
+        case StoreAway():
+            log.warning("a store is away", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
+            return RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS)
+        case Undecipherable():
+            log.error("cannot decipher", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
+        case _:
+            log.error("a handler failed", type=envelope.type, trace_id=envelope.trace_id, exc_info=error)
+    return RequestError(INTERNAL)

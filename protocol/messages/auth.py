@@ -77,6 +77,7 @@ class Registered(Message, frozen=True):
     status=201,
     scope="username",
     errors=(USERNAME_TAKEN, EMAIL_TAKEN, TOO_MANY_ATTEMPTS),
+    confidential=True,
 )
 class Register(Message, frozen=True):
     """Make an account. The password has 8 to 72 bytes of UTF-8."""
@@ -116,6 +117,7 @@ class LoggedIn(Message, frozen=True):
         TOO_MANY_ATTEMPTS,
         QUEUE_FULL,
     ),
+    confidential=True,
 )
 class Login(Message, frozen=True):
     """Ask for a place in the waiting room, by `username` and `password` or by `refreshToken`.
@@ -164,6 +166,7 @@ class Finalized(TokenPair, frozen=True):
     lane=Lane.HIGH,
     scope="tid",
     errors=(INVALID_TICKET, TICKET_NOT_FOUND),
+    confidential=True,
 )
 class Finalize(Message, frozen=True):
     """Spend a READY ticket: signs the connection in as its user and answers the tokens."""
@@ -191,6 +194,7 @@ class Resumed(Message, frozen=True):
     access=Access.CONNECTED,
     lane=Lane.HIGH,
     errors=(INVALID_TOKEN,),
+    confidential=True,
 )
 class Resume(Message, frozen=True):
     """Sign this connection in with an access token, after a reconnect."""
@@ -206,6 +210,7 @@ class Resume(Message, frozen=True):
     lane=Lane.HIGH,
     scope="refresh_token",
     errors=(INVALID_TOKEN, TOKEN_REUSED),
+    confidential=True,
 )
 class Refresh(Message, frozen=True):
     """Exchange a refresh token for a new pair. Using one twice revokes its whole family."""
@@ -221,6 +226,7 @@ class Refresh(Message, frozen=True):
     lane=Lane.HIGH,
     scope="refresh_token",
     errors=(INVALID_TOKEN,),
+    confidential=True,
 )
 class Logout(Message, frozen=True):
     """End the stay: revokes the refresh token's family, its access tokens too."""

@@ -45,10 +45,9 @@ class RequestType:
     """One request's declaration.
 
     `owner` is the kind of worker that answers it, or `socketd` for what the node answers itself.
-    `roles` are those of which the user must have one, none where everybody may. `status` is what a
-    success answers. `scope` names the field that an idempotency key belongs to before sign-in; a request
-    without one does not take a key before sign-in. `errors` are those besides the ones that any request
-    can meet.
+        REQUESTS[name] = RequestType(
+            name, data, reply, owner, access, roles, lane, status, scope, errors, confidential
+        )
     """
 
     name: str
@@ -61,6 +60,7 @@ class RequestType:
     status: int
     scope: str | None
     errors: tuple[ErrorKind, ...]
+    confidential: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,16 @@ def request(
     status: int = 200,
     scope: str | None = None,
     errors: tuple[ErrorKind, ...] = (),
+    confidential: bool = False,
 ) -> Callable[[M], M]:
     """Declare the decorated Struct as the data of request `name`."""
 
     def declare(data: M) -> M:
         if name in REQUESTS:
             raise ValueError(f"Request {name} is declared twice.")
-        REQUESTS[name] = RequestType(name, data, reply, owner, access, roles, lane, status, scope, errors)
+        REQUESTS[name] = RequestType(
+            name, data, reply, owner, access, roles, lane, status, scope, errors, confidential
+        )
         return data
 
     return declare

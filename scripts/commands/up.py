@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.config import ConfigError
+from runtime.config import CREDENTIALS_VARIABLE, ConfigError
 from runtime.daemon import EXIT_CLEAN, EXIT_ERROR, EXIT_REFUSED
 from runtime.secrets import CREDENTIAL, KEY_FILE, Secrets
 from runtime.waiting import until
@@ -126,7 +126,7 @@ class System:
         auth = self._plan.config.auth
         Secrets.load(auth, environ=os.environ, data_dir=self._data_dir.path)
         settings = {"redis.url": self._redis_url, "database.url": self._database_url}
-        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        credentials = os.environ.get(CREDENTIALS_VARIABLE)
         if not (auth.secret or auth.secret_file or (credentials and Path(credentials, CREDENTIAL).exists())):
             settings["auth.secret_file"] = str(self._data_dir.path / KEY_FILE)
         return settings

@@ -126,3 +126,13 @@ def test_a_name_is_declared_once() -> None:
 def test_a_struct_that_is_no_event_has_no_event_name() -> None:
     with pytest.raises(KeyError):
         event_name(Nothing())
+
+
+SECRET_FIELDS = ("password", "token", "email", "fingerprint")
+
+
+@every_request
+def test_what_the_queues_must_not_know_is_confidential(declared: RequestType) -> None:
+    carried = [field.name for data in (declared.data, declared.reply) for field in fields_of(data)]
+    secrets = [name for name in carried if any(secret in name for secret in SECRET_FIELDS)]
+    assert declared.confidential or not secrets

@@ -221,3 +221,32 @@ def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         config.login.admit_rate = 5  # type: ignore[misc]
     assert msgspec.structs.replace(config.login, admit_rate=5).admit_rate == 5
+
+
+def test_systemd_credentials_come_between_the_file_and_the_environment(tmp_path: Path) -> None:
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "LOBBYD_REDIS__URL").write_text("redis://:p4ss@h:1/0\n")
+    (folder / "LOBBYD_LOGIN__ADMIT_RATE").write_text("7\n")
+    (folder / "LOBBYD_LOGIN__POD_COUNT").write_text("8")
+    (folder / "lobbyd_secret").write_text("not a setting")
+    environ = {"CREDENTIALS_DIRECTORY": str(folder), "LOBBYD_LOGIN__POD_COUNT": "9"}
+    config = read(tmp_path, "[login]\nadmit_rate = 1\npod_count = 1\n", environ)
+    assert config.redis.url == "redis://:p4ss@h:1/0"
+    assert (config.login.admit_rate, config.login.pod_count) == (7, 9)
+
+
+def test_a_credential_that_cannot_be_used_names_itself_and_shows_nothing(tmp_path: Path) -> None:
+    (tmp_path / "LOBBYD_REDIS__URL").write_text("hunter2")
+    with pytest.raises(
+        ConfigError, match=r"^systemd credential LOBBYD_REDIS__URL: redis\.url: .*URL"
+    ) as caught:
+        load(None, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}, overrides=[])
+    assert "hunter2" not in str(caught.value)
+    (tmp_path / "LOBBYD_REDIS__URL").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"LOBBYD_REDIS__URL: cannot be read"):
+        load(None, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}, overrides=[])
+
+
+def test_a_credentials_directory_that_is_not_there_is_no_source(tmp_path: Path) -> None:
+    assert load(None, environ={"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}, overrides=[]) == Config()

@@ -116,7 +116,7 @@ class Account:
 
 TELLING_KEYS = (
     "password newPassword PASSWORD token access_token refreshToken secret client-secret Authorization email "
-    "e_mail cookie api_key"
+    "e_mail peer client_fingerprint cookie api_key"
 )
 
 

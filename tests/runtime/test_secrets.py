@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from runtime.config import ConfigError
-from runtime.secrets import Purpose, Secrets, Undecipherable
+from runtime.sealing import Undecipherable
+from runtime.secrets import Purpose, Secrets
 from runtime.settings import AuthSettings
 
 MASTER = b"a master secret of more than 32 bytes"

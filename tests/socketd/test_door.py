@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from client import Endpoint
+from runtime.sealing import Seals
 from runtime.settings import Config, SocketdSettings
 from socketd.connection import REFUSALS
 from socketd.departures import Departures
@@ -31,8 +32,10 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     outbox, registry = Outbox(wire), Registry(1, max_connections=100, max_per_peer=100)
     subscription = Subscription(redis, wire, {"SOCK001_Q": (node_queue(Config()), 1)}, "boot", block_s=0.1)
     departures = Departures(Whereabouts(wire), "SOCK001")
-    replies = Replies(subscription, outbox, QueueServer(redis), registry, departures)
-    door = Door(settings, RATE, registry, Dispatcher(settings, registry, outbox), replies, departures)
+    seals = Seals(bytes(32))
+    replies = Replies(subscription, outbox, QueueServer(redis), registry, departures, "SOCK001", seals)
+    dispatcher = Dispatcher(settings, registry, outbox, seals)
+    door = Door(settings, RATE, registry, dispatcher, replies, departures)
     await door.open()
     yield ("127.0.0.1", door.port)
     await door.close()

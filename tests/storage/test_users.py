@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from runtime.secrets import Secrets, Undecipherable
+from runtime.sealing import Undecipherable
+from runtime.secrets import Secrets
 from storage import keys
 from storage.connections import connect
 from storage.database import Database

@@ -2,6 +2,7 @@
 
 from protocol.errors import EMAIL_TAKEN, TOO_MANY_ATTEMPTS, USERNAME_TAKEN, RequestError
 from protocol.messages.auth import Register, Registered
+from runtime.secrets import Purpose
 from storage.servers import now_ms
 from storage.users import Added, EmailTaken, NewUser, User, UsernameTaken, fold
 from workers.login.room import LoginRoom, handlers
@@ -19,16 +20,17 @@ async def register(room: LoginRoom, call: Call[Register]) -> Registered:
         if await _is_repeat(room, call, await room.users.registered(user_id, registration_id)):
             return Registered(user_id=user_id)
         raise RequestError(USERNAME_TAKEN if taken == "username" else EMAIL_TAKEN)
-    wait_ms = await room.registrations.count(envelope.peer)
+    address = room.secrets.keyed_hash(Purpose.ADDRESS, envelope.peer)
+    wait_ms = await room.registrations.count(address)
     if wait_ms:
         raise RequestError(TOO_MANY_ATTEMPTS, "Too many accounts were made from your address.", wait_ms)
     try:
         added = await _add(room, call, user_id, registration_id)
     except BaseException:
-        await room.registrations.forgive(envelope.peer)
+        await room.registrations.forgive(address)
         raise
     if not added.created:
-        await room.registrations.forgive(envelope.peer)
+        await room.registrations.forgive(address)
         if not await _is_repeat(room, call, added.user):
             raise RequestError(USERNAME_TAKEN)
     return Registered(user_id=user_id)

@@ -1,6 +1,5 @@
 """What the login worker's handlers work with, and how its process is put together."""
 
-import os
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,6 +47,7 @@ class LoginRoom:
     tokens: Tokens
     hashing: Hashing
     admission: Admission
+    secrets: Secrets
     registrations: Attempts
     failed_logins: Attempts
 
@@ -82,7 +82,7 @@ def assemble(process: WorkerProcess) -> Kind:
     config, redis, wire, outbox = process.config, process.redis, process.wire, process.outbox
     if not config.database.url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
-    secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
+    secrets = process.secrets
     database = Database(config.database.url)
     tickets = Tickets(wire, config.login.ticket_ttl_s, config.login.max_wait_factor)
     admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
@@ -97,6 +97,7 @@ def assemble(process: WorkerProcess) -> Kind:
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth),
         admission=admission,
+        secrets=secrets,
         registrations=Attempts(wire, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
         failed_logins=Attempts(wire, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
     )
@@ -117,7 +118,7 @@ def assemble(process: WorkerProcess) -> Kind:
         room.hashing.close()
 
     return Kind(
-        [request_intake(config, Requests(handlers, room, outbox), CONCURRENCY)],
+        [request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY)],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
             Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
