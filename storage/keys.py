@@ -39,7 +39,7 @@ PORTAL_STATS = "queue:stats:portal"
 """Hash of the admission ledger and averages."""
 
 PORTAL_BUCKET = "queue:bucket:portal"
-"""Hash of the admission bucket: `tokens, at, inWindow, refunds`."""
+"""Hash of the admission bucket: `tokens, at, owed, rate, inWindow, refunds, turn`."""
 
 PORTAL_UNTOLD = "queue:untold:portal"
 """Sorted set of READY tickets whose players may not have been told yet, by when they became READY."""

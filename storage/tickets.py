@@ -16,7 +16,7 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("order", "tickets", "sessions")
+LIBRARY = Library("order", "pace", "tickets", "sessions")
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 

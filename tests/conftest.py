@@ -2,7 +2,8 @@
 
 - `valkey_url`, `redis7_url`: a Redis that is empty at the start of each test; `redis_url` is each in turn.
 - `mariadb_url`, `sqlite_url`: an empty database of its own for each test; `database_url` is each in turn.
-- `own_redis` (each in turn), `own_mariadb`: a server of its own for a test that stops, kills or pauses it.
+- `own_redis` (each in turn), `own_valkey`, `own_mariadb`: a server of its own for a test that stops, kills or
+  pauses it.
 """
 
 import uuid
@@ -17,7 +18,9 @@ import pytest
 from tests.loop import TimedLoop
 from tests.servers import MariaServer, RedisKind, RedisServer, make_mariadb_seed
 
-SERVER_FIXTURES = {"valkey_url", "redis7_url", "redis_url", "own_redis", "mariadb_url", "own_mariadb"}
+SERVER_FIXTURES = {
+    "valkey_url", "redis7_url", "redis_url", "own_redis", "own_valkey", "mariadb_url", "own_mariadb",
+}  # fmt: skip
 
 # How long an example takes depends on the machine, which is not what the tests are about.
 hypothesis.settings.register_profile("lobbyd", deadline=None, print_blob=True)
@@ -80,6 +83,11 @@ def redis_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["valkey", "redis7"])
 def own_redis(request: pytest.FixtureRequest, servers_folder: Path) -> Iterator[RedisServer]:
     yield from run_redis(request.param, servers_folder / uuid.uuid4().hex)
+
+
+@pytest.fixture
+def own_valkey(servers_folder: Path) -> Iterator[RedisServer]:
+    yield from run_redis("valkey", servers_folder / uuid.uuid4().hex)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,6 @@
 -- way (a ticket's, a user's) are made from the prefixes that the caller gives. Every function reads
 -- all that it needs before its first write.
 
-local WINDOW_MS = 10000 -- in any window of this length no more are admitted than the rate allows
-local BURST_MS = 100    -- what the bucket holds beyond one whole admission: permission older than this is lost
-
 local function now_us()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
@@ -172,16 +169,6 @@ local function cancel(keys, args)
   return record(keys[7], args[4], {'ok'})
 end
 
--- How many of the oldest entries have left the window, and the admissions that are still in it.
-local function slide(window, in_window, now)
-  local left = 0
-  while true do
-    local ms, count = string.match(redis.call('LINDEX', window, left) or '', '^(%d+):(%d+)$')
-    if not ms or tonumber(ms) >= now - WINDOW_MS then return left, in_window end
-    left, in_window = left + 1, in_window - tonumber(count)
-  end
-end
-
 -- Of the chosen tickets those whose players are there, and the abandoned.
 local function sort_out(chosen, ttl, now, prefixes)
   local present, abandoned = {}, {}
@@ -223,24 +210,22 @@ end
 -- Answers {{tid, owner or ''}..., admitted}, {{tid, owner or '', reason}..., expired}, waiting, ms until more can
 -- be admitted or -1.
 local function admit(keys, args)
-  local rate = tonumber(redis.call('HGET', keys[6], 'totalRate') or 0) / 60000
-  local most, deadline_ms, ttl, now = tonumber(args[1]), tonumber(args[2]), tonumber(args[3]), now_ms()
+  local name = redis.call('HGET', keys[6], 'totalRate') or '0'
+  local rate, now = tonumber(name) / 60000, now_ms()
+  local most, deadline_ms, ttl = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   local prefixes, late = {unpack(args, 4, 7)}, {}
   for i, tid in ipairs(redis.call('ZRANGEBYSCORE', keys[2], '-inf', now, 'LIMIT', 0, most)) do
     late[i] = look(tid, prefixes)
   end
 
-  local state = redis.call('HMGET', keys[4], 'tokens', 'at', 'inWindow', 'refunds', 'turn')
-  local capacity = 1 + rate * BURST_MS
-  local tokens = tonumber(state[1] or capacity) + math.max(0, now - (state[2] or now)) * rate
-  tokens = math.min(capacity, tokens)
-  local out, in_window = slide(keys[5], tonumber(state[3] or 0), now)
-  local room = math.max(1, math.floor(rate * WINDOW_MS + EPSILON)) - in_window
-  local fresh = math.max(0, math.min(math.floor(tokens + EPSILON), room))
-  local refunds = tonumber(state[4] or 0) + #late
+  local waited = tonumber(redis.call('HGET', keys[3], 'totalWaiting') or 0) > 0
+  local bucket, out = refill(keys[4], rate, name, now, waited), nil
+  out, bucket.in_window = slide(keys[5], bucket.in_window, now)
+  local fresh = math.max(0, math.min(math.floor(bucket.tokens + EPSILON), room_for(rate, bucket.in_window)))
+  local refunds = bucket.refunds + #late
   local count = rate > 0 and math.min(refunds + fresh, most) or 0
-  local chosen, turn = {}, tonumber(state[5] or 0)
-  if count > 0 then chosen, turn = choose(keys[1], count, tonumber(args[10]), turn) end
+  local chosen = {}
+  if count > 0 then chosen, bucket.turn = choose(keys[1], count, tonumber(args[10]), bucket.turn) end
   local admitted, abandoned = sort_out(chosen, ttl, now, prefixes)
 
   if #late > 0 then
@@ -255,16 +240,12 @@ local function admit(keys, args)
   end
   local waiting = redis.call('ZCARD', keys[1])
   fresh = math.max(0, #admitted - refunds)
-  tokens = tokens - fresh
+  bucket.tokens, bucket.in_window = bucket.tokens - fresh, bucket.in_window + fresh
   -- A place that was given back and is wanted by nobody now is not kept for later.
-  refunds = waiting > 0 and rate > 0 and math.max(0, refunds - #admitted) or 0
-  redis.call('LTRIM', keys[5], out, -1)
-  if fresh > 0 then redis.call('RPUSH', keys[5], whole(now) .. ':' .. fresh) end
-  redis.call('HSET', keys[4], 'tokens', string.format('%.6f', tokens), 'at', now, 'inWindow', in_window + fresh,
-    'refunds', refunds, 'turn', string.format('%.6f', turn))
+  bucket.refunds = waiting > 0 and rate > 0 and math.max(0, refunds - #admitted) or 0
+  spend(keys[4], bucket, name, now, keys[5], out, fresh)
   redis.call('HSET', keys[3], 'totalWaiting', waiting)
-  local pause = -1
-  if waiting > 0 and rate > 0 then pause = refunds > 0 and 0 or math.max(0, math.ceil((1 - tokens) / rate)) end
+  local pause = waiting > 0 and rate > 0 and pause_ms(bucket, rate) or -1
   local expired = rows(late, 'FINALIZE_DEADLINE')
   for _, row in ipairs(rows(abandoned, 'ABANDONED')) do expired[#expired + 1] = row end
   return {rows(admitted), expired, waiting, pause}

@@ -1,5 +1,6 @@
 """What the waiting room promises at every moment, whatever was done to it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,6 +16,11 @@ FOLLOWING = {
     "READY": {"READY", "CONSUMED", "CANCELLED", "EXPIRED"},
 }
 """What a ticket of a status can be after any number of steps. A finished one stays what it is."""
+
+
+def most_in_window(rate: int) -> int:
+    """How many a rate a minute lets in within a window; where that is no whole number, one more."""
+    return max(1, math.ceil(rate * WINDOW_MS / 60_000))
 
 
 @dataclass
@@ -35,7 +41,7 @@ class Promises:
         self._fresh: list[tuple[int, int]] = []
         self._credit = 0
         self._pace: list[tuple[int, int]] = []
-        self._pace_rate = 0
+        self._pace_rate, self._pace_ms = "0", 0
 
     def check(self, was: Seen, now: Seen, rate: int) -> None:
         """Assert every promise. `rate` is what is admitted a minute."""
@@ -55,6 +61,7 @@ class Promises:
         """Let what was seen be as much older."""
         self._fresh = [(at - ms, count) for at, count in self._fresh]
         self._pace = [(at - ms, count) for at, count in self._pace]
+        self._pace_ms -= ms
 
     def _check_ledger(self, now: Seen) -> None:
         finished = sum(now.count(counter) for counter in ("consumed", "cancelled", "expired"))
@@ -93,8 +100,8 @@ class Promises:
             assert not any("readyAt" in now.tickets[tid] for tid in behind)
 
     def _check_rate(self, was: Seen, now: Seen, rate: int) -> None:
-        if rate != self._pace_rate:
-            self._pace, self._pace_rate = [], rate
+        if now.bucket.get("rate", "0") != self._pace_rate:
+            self._pace, self._pace_rate, self._pace_ms = [], now.bucket["rate"], int(now.bucket["at"])
         fresh = _added(was.window, now.window)
         admitted = [tid for tid in now.tickets if _became(tid, was, now, lambda fields: "readyAt" in fields)]
         given_back = [
@@ -110,18 +117,20 @@ class Promises:
         assert not admitted or rate > 0
         for at, count in fresh:
             self._fresh.append((at, count))
-            assert self.in_window(at) <= max(1, rate // 6)
+            assert self.in_window(at) <= most_in_window(rate)
             self._check_pace(at, count, rate)
         # What the bucket believes is what was seen.
         assert int(now.bucket.get("inWindow", 0)) == sum(count for _, count in now.window)
         assert int(now.bucket.get("refunds", 0)) <= self._credit
 
     def _check_pace(self, at: int, count: int, rate: int) -> None:
-        """At one rate, no more than the bucket held at some moment and has got since."""
+        """At one rate, no more than the bucket held at first and has got since; at no time twice as fast."""
         self._pace.append((at, count))
         for since, _ in self._pace:
             admitted = sum(each for when, each in self._pace if when >= since)
-            assert admitted <= 1 + rate / 60_000 * (BURST_MS + at - since) + 0.001
+            assert admitted <= 1 + rate / 60_000 * (BURST_MS + 2 * (at - since)) + 0.001
+        admitted = sum(each for _, each in self._pace)
+        assert admitted <= 1 + rate / 60_000 * (BURST_MS + at - self._pace_ms) + 0.001
 
     @staticmethod
     def _check_keys(now: Seen) -> None:

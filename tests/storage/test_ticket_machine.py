@@ -12,7 +12,7 @@ from storage import keys
 from storage.sessions import NotReady, NotYours, SignedIn
 from storage.tickets import Admission, Admitted, Ended, Place, TakenOver, TicketNotFound, Update
 from tests.storage.players import STALL_MS, Players, connections, picks, rates
-from tests.storage.promises import Known
+from tests.storage.promises import Known, most_in_window
 from tests.storage.room import DEADLINE_S, MANY, TTL_S, Seen
 
 
@@ -68,7 +68,7 @@ class TicketMachine(Players):
         now_ms = int(after.bucket["at"])
         passed_ms = now_ms - int(before.bucket.get("at", 0))
         in_window = self._promises.in_window(now_ms)
-        fresh = passed_ms * self._rate >= 60_000 and in_window < max(1, self._rate // 6)
+        fresh = passed_ms * self._rate >= 60_000 and in_window < most_in_window(self._rate)
         due = min(int(before.bucket.get("refunds", 0)) + no_shows + fresh, most, len(before.waiting))
         assert due <= len(outcome.admitted) + len(outcome.expired) - no_shows <= most
 
