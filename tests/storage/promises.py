@@ -101,7 +101,7 @@ class Promises:
 
     def _check_rate(self, was: Seen, now: Seen, rate: int) -> None:
         if now.bucket.get("rate", "0") != self._pace_rate:
-            self._pace, self._pace_rate, self._pace_ms = [], now.bucket["rate"], int(now.bucket["at"])
+            self._pace, self._pace_rate, self._pace_ms = [], now.bucket["rate"], was.now_ms
         fresh = _added(was.window, now.window)
         admitted = [tid for tid in now.tickets if _became(tid, was, now, lambda fields: "readyAt" in fields)]
         given_back = [
