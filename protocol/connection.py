@@ -25,12 +25,16 @@ MAX_TYPE_LENGTH = 64
 
 
 class RawRequest(msgspec.Struct, frozen=True):
-    """A request whose envelope is whole and whose data has not been looked at yet."""
+    """A request whose envelope is whole and whose data has not been looked at yet.
+
+    `size_bytes` is what its frame's body has.
+    """
 
     type: str
     id: int
     data: dict[str, Any]
     key: str | None = None
+    size_bytes: int = 0
 
 
 class BadRequest(msgspec.Struct, frozen=True):
@@ -38,6 +42,7 @@ class BadRequest(msgspec.Struct, frozen=True):
 
     id: int
     error: RequestError
+    size_bytes: int = 0
 
 
 def _request(body: bytes) -> RawRequest | BadRequest:
@@ -47,16 +52,16 @@ def _request(body: bytes) -> RawRequest | BadRequest:
         raise ProtocolError(f"An envelope whose `id` is no unsigned integer up to {MAX_ID}.")
     name, data, key = fields.get("type"), fields.get("data"), fields.get("key")
     if type(name) is not str or len(name) > MAX_TYPE_LENGTH:
-        return _bad(request_id, f"`type` must be text of at most {MAX_TYPE_LENGTH} characters.")
+        return _bad(request_id, body, f"`type` must be text of at most {MAX_TYPE_LENGTH} characters.")
     if type(data) is not dict:
-        return _bad(request_id, "`data` must be a map.")
+        return _bad(request_id, body, "`data` must be a map.")
     if key is not None and (type(key) is not str or not 0 < len(key) <= MAX_KEY_LENGTH):
-        return _bad(request_id, f"`key` must be text of 1 to {MAX_KEY_LENGTH} characters.")
-    return RawRequest(name, request_id, data, key)
+        return _bad(request_id, body, f"`key` must be text of 1 to {MAX_KEY_LENGTH} characters.")
+    return RawRequest(name, request_id, data, key, len(body))
 
 
-def _bad(request_id: int, message: str) -> BadRequest:
-    return BadRequest(request_id, RequestError(INVALID_REQUEST, message))
+def _bad(request_id: int, body: bytes, message: str) -> BadRequest:
+    return BadRequest(request_id, RequestError(INVALID_REQUEST, message), len(body))
 
 
 class ServerConnection:

@@ -127,10 +127,24 @@ class AuthSettings(Section, frozen=True):
 class LimitsSettings(Section, frozen=True):
     """What one user, address or account may ask for."""
 
-    requests_per_second: Annotated[Count, "Requests of one user; more get RATE_LIMITED."] = 100
+    requests_per_second: Annotated[Count, "Requests of one user or connection; more get RATE_LIMITED."] = 100
+    ipv6_prefix: Annotated[
+        int, Meta(ge=32, le=128), "Bits that IPv6 addresses share which count as one address."
+    ] = 64
     connections_per_ip: Annotated[Count, "Connections from one address to one node."] = 100
     registrations_per_ip_per_hour: Annotated[Count, "Accounts made from one address."] = 20
-    login_attempts_per_minute: Annotated[Count, "Password attempts on one account."] = 10
+    refused_registrations_per_ip_per_hour: Annotated[
+        Count, "Names and emails found taken from one address."
+    ] = 100
+    passwords_per_ip: Annotated[Count, "Passwords of one address that a worker has in hand."] = 64
+    login_attempts_per_minute: Annotated[Count, "Failed logins on one account from one address."] = 10
+    failed_logins_per_ip_per_minute: Annotated[Count, "Failed logins from one address."] = 100
+    failed_logins_per_account_per_hour: Annotated[
+        Count, "Failed logins on one account at which strangers have risk 1."
+    ] = 100
+    risk_limit: Annotated[
+        float, Meta(gt=0.5, le=1.0), "Risk of a login, 0 to 1, from which on it must wait."
+    ] = 0.8
 
 
 class StatusSettings(Section, frozen=True):

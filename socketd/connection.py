@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from protocol.connection import ServerConnection, goodbye_frame
 from protocol.errors import GoodbyeCode, ProtocolError
-from socketd.limits import TokenBucket
+from socketd.limits import COSTLY_BYTES, TokenBucket, network_of
 
 if TYPE_CHECKING:
     from socketd.server import Door
@@ -25,13 +25,29 @@ LARGE_READ_BYTES = 65_536
 class Connection(asyncio.Protocol):
     """A connection from accept to close.
 
-    `user_id` is None until it is signed in; `ticket` is the one that it streams, if any. Times are
-    seconds of the loop's clock.
+    `user_id` is None until it is signed in; `ticket` is the one that it streams, if any. `peer` is where it
+    comes from, as limits count it. Times are seconds of the loop's clock.
     """
 
     __slots__ = (
-        "_bucket", "_door", "_protocol", "_refusals", "_transport", "closing", "due", "greeted", "id",
-        "in_flight", "last_once", "last_received_s", "last_sent_s", "opened_s", "peer", "roles", "ticket",
+        "_bucket",
+        "_door",
+        "_protocol",
+        "_refusals",
+        "_transport",
+        "_user_bucket",
+        "closing",
+        "due",
+        "greeted",
+        "id",
+        "in_flight",
+        "last_once",
+        "last_received_s",
+        "last_sent_s",
+        "opened_s",
+        "peer",
+        "roles",
+        "ticket",
         "user_id",
     )  # fmt: skip
 
@@ -40,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._protocol = ServerConnection(door.limits.max_frame_bytes_before_sign_in)
         self._transport: asyncio.Transport | None = None
         self._refusals: TokenBucket | None = None
+        self._user_bucket: TokenBucket | None = None
         self.id = 0
         self.peer = ""
         self.greeted = False
@@ -58,10 +75,10 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._door.limits.max_write_buffer_bytes)
         name = transport.get_extra_info("peername")
-        self.peer = name[0] if name else "unknown"
+        self.peer = network_of(name[0], self._door.rates.ipv6_prefix) if name else "unknown"
         now_s = self._door.now_s()
         self.opened_s = self.last_received_s = self.last_sent_s = now_s
-        self._bucket = TokenBucket(self._door.requests_per_second, now_s)
+        self._bucket = TokenBucket(self._door.rates.requests_per_second, now_s)
         self._door.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -93,21 +110,27 @@ class Connection(asyncio.Protocol):
         """The socket is gone, whoever closed it."""
         self.closing = True
         self._transport = None
+        self._let_go_of_user()
         self._door.closed(self)
 
     # What the node calls.
 
-    def turn(self, now_s: float) -> float:
-        """Take the turn for one request. Answers 0, or the seconds until there is one.
+    def turn(self, now_s: float, size_bytes: int) -> float:
+        """Take the turn for one request of that size. Answers 0, or the seconds until there is one.
 
         Raises ProtocolError for a client that asks on and on nevertheless.
         """
-        wait_s = self._bucket.take(now_s)
+        if self._user_bucket is None:
+            cost = 1 + size_bytes // COSTLY_BYTES
+            wait_s = self._bucket.take(now_s, cost)
+        else:
+            cost = 1
+            wait_s = self._bucket.take(now_s) or self._user_bucket.take(now_s)
         if not wait_s:
             return 0.0
         if self._refusals is None:
-            self._refusals = TokenBucket(REFUSALS * self._door.requests_per_second, now_s)
-        if self._refusals.take(now_s):
+            self._refusals = TokenBucket(REFUSALS * self._door.rates.requests_per_second, now_s)
+        if self._refusals.take(now_s, cost):
             raise ProtocolError("Requests go on and on although they are refused: wait for retryAfterMs.")
         return wait_s
 
@@ -125,11 +148,14 @@ class Connection(asyncio.Protocol):
 
     def sign_in(self, user_id: str, roles: tuple[str, ...]) -> None:
         """The connection is this user's from now on, with the larger frames of a signed-in user."""
+        self._let_go_of_user()
+        self._user_bucket = self._door.users.take_up(user_id, self._door.now_s())
         self.user_id, self.roles, self.ticket = user_id, roles, None
         self._protocol.set_limit(self._door.limits.max_frame_bytes)
 
     def sign_out(self) -> None:
         """The connection is nobody's from now on."""
+        self._let_go_of_user()
         self.user_id, self.roles = None, ()
         self._protocol.set_limit(self._door.limits.max_frame_bytes_before_sign_in)
 
@@ -147,6 +173,11 @@ class Connection(asyncio.Protocol):
         """Drop the socket with whatever waits to be written."""
         if self._transport is not None:
             self._transport.abort()
+
+    def _let_go_of_user(self) -> None:
+        if self._user_bucket is not None:
+            self._door.users.hand_back(self._user_bucket, self._door.now_s())
+            self._user_bucket = None
 
     def _read_on(self) -> None:
         if self._transport is not None and not self.closing:

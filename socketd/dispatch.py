@@ -68,7 +68,7 @@ class Dispatcher:
             connection.send(error_frame(request.id, error))
 
     def _admit(self, connection: Connection, request: RawRequest | BadRequest, now_s: float) -> None:
-        wait_s = connection.turn(now_s)
+        wait_s = connection.turn(now_s, request.size_bytes)
         if wait_s:
             raise RequestError(RATE_LIMITED, retry_after_ms=int(wait_s * 1000) + 1)
         if isinstance(request, BadRequest):

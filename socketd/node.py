@@ -79,7 +79,7 @@ class Node:
         )
         self._door = Door(
             settings,
-            config.limits.requests_per_second,
+            config.limits,
             registry,
             self._dispatcher,
             self._replies,

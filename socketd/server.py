@@ -8,10 +8,11 @@ import structlog
 from protocol.connection import BadRequest, RawRequest, event_frame
 from protocol.errors import BUSY, BUSY_RETRY_MS, TIMEOUT, GoodbyeCode, RequestError
 from protocol.messages.connection import Keepalive
-from runtime.settings import SocketdSettings
+from runtime.settings import LimitsSettings, SocketdSettings
 from socketd.connection import Connection
 from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
+from socketd.limits import UserBuckets
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.timers import SLOT_S, Wheel
@@ -38,14 +39,15 @@ class Door:
     def __init__(
         self,
         settings: SocketdSettings,
-        requests_per_second: int,
+        rates: LimitsSettings,
         registry: Registry,
         dispatcher: Dispatcher,
         replies: Replies,
         departures: Departures,
     ) -> None:
         self.limits = settings
-        self.requests_per_second = requests_per_second
+        self.rates = rates
+        self.users = UserBuckets(rates.requests_per_second)
         self._registry = registry
         self._dispatcher = dispatcher
         self._replies = replies

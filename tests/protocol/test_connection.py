@@ -33,8 +33,10 @@ PING = {"type": "ping", "id": 7, "data": {}}
 
 
 def receive(fields: object) -> RawRequest | BadRequest:
-    (request,) = ServerConnection(LIMIT_BYTES).receive(frame(msgpack.packb(fields)))
-    return request
+    body = msgpack.packb(fields)
+    (request,) = ServerConnection(LIMIT_BYTES).receive(frame(body))
+    assert request.size_bytes == len(body)
+    return msgspec.structs.replace(request, size_bytes=0)
 
 
 def without(name: str) -> dict[str, Any]:
@@ -100,7 +102,8 @@ def test_a_wrong_field_is_named_and_the_connection_lives_on(field: str, values: 
         assert bad.id == 7
         assert bad.error.kind is INVALID_REQUEST
         assert f"`{field}`" in bad.error.message
-        assert good == RawRequest("ping", 8, {}, None)
+        assert isinstance(good, RawRequest)
+        assert (good.type, good.id) == ("ping", 8)
 
 
 @pytest.mark.parametrize("field", ["type", "data"])
@@ -275,4 +278,5 @@ def test_any_chunking_gives_the_same_requests(ids: list[int], size: int) -> None
         for at in range(0, len(stream), size)
         for request in connection.receive(stream[at : at + size])
     ]
-    assert received == [RawRequest("ping", request_id, {}, None) for request_id in ids]
+    assert [request.id for request in received] == ids
+    assert all(isinstance(request, RawRequest) and request.type == "ping" for request in received)

@@ -6,7 +6,7 @@ import pytest
 
 from client import Endpoint
 from runtime.sealing import Seals
-from runtime.settings import Config, SocketdSettings
+from runtime.settings import Config, LimitsSettings, SocketdSettings
 from socketd.connection import REFUSALS
 from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
@@ -35,7 +35,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     seals = Seals(bytes(32))
     replies = Replies(subscription, outbox, QueueServer(redis), registry, departures, "SOCK001", seals)
     dispatcher = Dispatcher(settings, registry, outbox, seals)
-    door = Door(settings, RATE, registry, dispatcher, replies, departures)
+    door = Door(settings, LimitsSettings(requests_per_second=RATE), registry, dispatcher, replies, departures)
     await door.open()
     yield ("127.0.0.1", door.port)
     await door.close()
