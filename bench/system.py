@@ -33,6 +33,7 @@ Settings = Mapping[str, str | int | float]
 UNBOUNDED: Settings = {
     "limits.requests_per_second": 10_000_000,
     "limits.connections_per_ip": 1_000_000,
+    "limits.passwords_per_ip": 1_000_000,
     "log.level": "warning",
 }
 """What keeps lobbyd from protecting itself against a benchmark."""

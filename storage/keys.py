@@ -140,6 +140,11 @@ def session(user_id: str) -> str:
     return f"{SESSION_PREFIX}{user_id}"
 
 
+def places(user_id: str) -> str:
+    """Hash with expiry: where the user has logged in from, as keyed hashes, and when last."""
+    return f"places:{user_id}"
+
+
 def request_record(scope: str) -> str:
     """String with expiry: the first result of a request, so that a repeat has no second effect."""
     return f"request:{scope}"

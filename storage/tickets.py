@@ -159,11 +159,12 @@ class Tickets:
         most_waiting: int,
         record: Record,
         tier: Tier = Tier.NORMAL,
+        risk: float = 0.0,
     ) -> Place:
         """Give the user a ticket, or hand the one they have over to this login.
 
         `place` is the ticket id and client id to use. `family` names the refresh tokens that the login
-        was made with, or is empty. Raises RoomFull.
+        was made with, or is empty. `risk`, from 0 to 1, becomes the session's. Raises RoomFull.
         """
         tid, client_id = place
         names = [
@@ -173,6 +174,7 @@ class Tickets:
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
             most_waiting, family, record.ttl_ms, *PREFIXES[:2], tier.value, self._factor,
+            risk,
         )  # fmt: skip
         if answer[0] == b"full":
             raise RoomFull(answer[1])

@@ -162,6 +162,13 @@ class Users:
         row = await self._rows.get(user_id)
         return self._user(row) if row is not None else None
 
+    async def read_again(self, user_id: str) -> None:
+        """Read the account from SQL once more, and make nothing of it.
+
+        That is what a name that nobody has costs, and how it fails: a refusal tells neither.
+        """
+        await self._find(users.c.user_id == user_id)
+
     async def _look_up(self, user_ids: Set[str]) -> dict[str, Row]:
         rows = await self._cached(user_ids)
         missing = user_ids - rows.keys()

@@ -73,7 +73,7 @@ end
 local function finalize(keys, args)
   local before = recorded(keys[8])
   if before then return again(before, keys[6], args) end
-  local was = redis.call('HMGET', keys[1], 'status', 'clientId')
+  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'risk')
   if not usable(was[1], keys[5], args[1]) then return {'missing'} end
   if was[2] ~= args[2] then return {'not yours'} end
   if was[1] ~= 'READY' then return {'not ready'} end
@@ -96,7 +96,8 @@ local function finalize(keys, args)
     kicked = take_session(keys[6], args[5], args[6], args[7])
     redis.call('HSET', keys[6], 'family', id)
   end
-  redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10])
+  redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10],
+    'risk_score', was[3] or '0')
   redis.call('HINCRBY', keys[6], 'login_count', 1)
   redis.call('PEXPIRE', keys[6], args[18])
   return record(keys[8], args[4], {'ok', id, number, kicked, now})

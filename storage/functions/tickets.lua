@@ -91,7 +91,7 @@ end
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
 -- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients.
 -- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
--- band of the tier, wait factor.
+-- band of the tier, wait factor, risk.
 -- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or ''} or {'full', total}.
 local function issue(keys, args)
   local before = recorded(keys[4])
@@ -109,7 +109,7 @@ local function issue(keys, args)
         kicked = was[2] ~= owner and owner or ''
       else
         redis.call('HSET', ticket, 'clientId', client, 'owner', owner, 'ownedAt', args[5], 'streaming', 0,
-          'lastSeen', now, 'family', args[8])
+          'lastSeen', now, 'family', args[8], 'risk', args[14])
         redis.call('SREM', clients, was[4])
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
@@ -128,7 +128,7 @@ local function issue(keys, args)
   local position = place(keys[2], tid, tonumber(args[13]))
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
     'position', position, 'tier', TIERS[band + 1], 'higher', higher_arrivals(keys[3], band), 'owner', owner,
-    'ownedAt', args[5], 'streaming', 0, 'family', args[8])
+    'ownedAt', args[5], 'streaming', 0, 'family', args[8], 'risk', args[14])
   redis.call('SADD', keys[6], client)
   redis.call('SET', keys[1], tid, 'PX', ttl)
   return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, ''})

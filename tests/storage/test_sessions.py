@@ -70,7 +70,7 @@ async def test_a_spent_ticket_signs_its_user_in(room: Room) -> None:
     assert fields.pop("last_login").endswith("Z")
     assert fields == {
         "serverId": "SOCK002", "connectionId": "7", "takenAt": str(asker.sent_ms), "epoch": "1",
-        "login_count": "1", "role": "NORMAL", "permissions": "", "family": "one",
+        "login_count": "1", "role": "NORMAL", "permissions": "", "family": "one", "risk_score": "0.0",
     }  # fmt: skip
     stored = await room.redis.execute_command("HGETALL", keys.refresh_tokens("ada"))
     assert stored[b"token"] == token("one", 1).hash.encode()

@@ -10,17 +10,18 @@ from protocol.errors import GoodbyeCode
 from protocol.messages.connection import KickedOut
 from runtime.config import ConfigError
 from runtime.daemon import Step
-from runtime.secrets import Secrets
 from runtime.settings import Config
 from storage.admission import AdmissionSettings
 from storage.attempts import Attempts
 from storage.database import Database
 from storage.groups import Groups
+from storage.logins import Logins
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
 from storage.tickets import Asker, Tickets
 from storage.users import User, Users
 from workers.login.admission import Admission
+from workers.login.caution import Caution, Origins
 from workers.login.hashing import Hashing
 from workers.login.identifiers import Identifiers
 from workers.login.survey import Survey
@@ -31,7 +32,7 @@ from workers.requests import Call, Handlers, Requests
 CONCURRENCY = 1000
 STEP_ATTEMPTS = 5
 
-HOUR_S, MINUTE_S = 3600, 60
+HOUR_S = 3600
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class LoginRoom:
     tokens: Tokens
     hashing: Hashing
     admission: Admission
-    secrets: Secrets
+    origins: Origins
+    caution: Caution
     registrations: Attempts
-    failed_logins: Attempts
+    refused_registrations: Attempts
 
 
 handlers: Handlers[LoginRoom] = Handlers("login")
@@ -95,11 +97,16 @@ def assemble(process: WorkerProcess) -> Kind:
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
         identifiers=Identifiers(secrets),
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
-        hashing=Hashing(config.auth),
+        hashing=Hashing(config.auth, limits.passwords_per_ip),
         admission=admission,
-        secrets=secrets,
+        origins=Origins(secrets),
+        caution=Caution(
+            Logins(wire, limits.login_attempts_per_minute, limits.failed_logins_per_ip_per_minute), limits
+        ),
         registrations=Attempts(wire, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
-        failed_logins=Attempts(wire, "failed-login", limits.login_attempts_per_minute, MINUTE_S),
+        refused_registrations=Attempts(
+            wire, "refused-registration", limits.refused_registrations_per_ip_per_hour, HOUR_S
+        ),
     )
     configure = partial(AdmissionSettings(wire).configure, config.login.admit_rate, config.login.pod_count)
     survey = Survey(tickets, outbox, admission, process.boot_id, configure)

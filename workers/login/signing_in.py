@@ -1,17 +1,16 @@
 """From a password or a token to a signed-in connection, and out again."""
 
 import random
+from dataclasses import dataclass
 
 from protocol.envelope import Address, Delivery, SignIn, SignOut
 from protocol.errors import (
     ACCOUNT_DISABLED,
-    INVALID_CREDENTIALS,
     INVALID_TICKET,
     INVALID_TOKEN,
     QUEUE_FULL,
     TICKET_NOT_FOUND,
     TOKEN_REUSED,
-    TOO_MANY_ATTEMPTS,
     RequestError,
 )
 from protocol.messages import Nothing
@@ -40,22 +39,41 @@ FULL_RETRY_MS = (5_000, 30_000)
 """Those whom a full waiting room turns away are told to return at times spread over this range."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Who has proven to be this user, at which risk.
+
+    `family` is that of the refresh token, "" for a password; `scope` is what the login's key belongs to.
+    """
+
+    user: User
+    family: str
+    scope: str
+    risk: float
+
+
 @handlers.handles(Login)
 async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     """Check who it is, then give out a ticket, or hand over the one that the user has."""
     try:
-        user, family, scope = await (_by_password if call.data.refresh_token is None else _by_token)(
-            room, call
-        )
+        proven = await (_by_password if call.data.refresh_token is None else _by_token)(room, call)
     except Reused as reused:
         return _refuse_reused(reused)
+    user = proven.user
     _refuse_disabled(user)
     names_to_be = room.identifiers.ticket(), room.identifiers.client()
     tier = tier_of(await room.groups.of(user.user_id))
     most = room.config.login.max_queue_length
     try:
         place = await room.tickets.issue(
-            names_to_be, user.user_id, asker(call), family, most, record(call, scope), tier
+            names_to_be,
+            user.user_id,
+            asker(call),
+            proven.family,
+            most,
+            record(call, proven.scope),
+            tier,
+            proven.risk,
         )
     except RoomFull as error:
         raise RequestError(QUEUE_FULL, str(error), random.randint(*FULL_RETRY_MS)) from None
@@ -72,26 +90,23 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     return Answer(reply, also=kick(place.kicked))
 
 
-async def _by_password(room: LoginRoom, call: Call[Login]) -> tuple[User, str, str]:
-    """The user, no family of tokens, and the scope of the login's key."""
-    user_id = fold(call.data.username or "")
-    wait_ms = await room.failed_logins.wait_ms(user_id)
-    if wait_ms:
-        raise RequestError(TOO_MANY_ATTEMPTS, retry_after_ms=wait_ms)
+async def _by_password(room: LoginRoom, call: Call[Login]) -> Proven:
+    data, envelope = call.data, call.envelope
+    room.hashing.refuse_when_full(envelope.peer)
+    user_id = fold(data.username or "")
+    origin = room.origins.of(user_id, envelope.peer, data.client_fingerprint)
+    await room.caution.consider(user_id, origin)
     user = await room.users.get(user_id)
     password_hash = user.password_hash if user is not None else None
-    right = await room.hashing.check(call.data.password or "", password_hash, call.envelope.deadline_ms)
-    # Again: of guesses that come all at once, those beyond the limit must not learn whether they are right.
-    wait_ms = await room.failed_logins.wait_ms(user_id) if right else await room.failed_logins.count(user_id)
-    if wait_ms:
-        raise RequestError(TOO_MANY_ATTEMPTS, retry_after_ms=wait_ms)
+    right = await room.hashing.check(data.password or "", password_hash, envelope.deadline_ms, envelope.peer)
     if user is None or not right:
-        raise RequestError(INVALID_CREDENTIALS)
-    return user, "", user_id
+        if user is not None:
+            await room.users.read_again(user_id)
+        await room.caution.refuse(user_id, origin)
+    return Proven(user, "", user_id, await room.caution.welcome(user_id, origin, by_password=True))
 
 
-async def _by_token(room: LoginRoom, call: Call[Login]) -> tuple[User, str, str]:
-    """The user, the family of the token, and the scope of the login's key."""
+async def _by_token(room: LoginRoom, call: Call[Login]) -> Proven:
     user_id, token = _read_refresh(room, call.data.refresh_token or "")
     scope = f"{user_id}\n{token.hash}"
     try:
@@ -101,7 +116,9 @@ async def _by_token(room: LoginRoom, call: Call[Login]) -> tuple[User, str, str]
     user = await room.users.get(user_id)
     if user is None:
         raise RequestError(INVALID_TOKEN)
-    return user, token.family, scope
+    origin = room.origins.of(user_id, call.envelope.peer, call.data.client_fingerprint)
+    risk = await room.caution.welcome(user_id, origin, by_password=False)
+    return Proven(user, token.family, scope, risk)
 
 
 @handlers.handles(Finalize)
