@@ -17,9 +17,10 @@ from socketd.replies import Replies
 from socketd.server import Door
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
+from storage.nodes import Nodes, first_number
 from storage.queues import Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
-from storage.servers import ServerLease, now_ms
+from storage.servers import ServerLease
 from storage.tickets import Tickets
 from storage.whereabouts import Whereabouts
 
@@ -28,7 +29,6 @@ BLOCK_S = 0.5
 
 SWEEP_S = 5.0
 STEP_ATTEMPTS = 5
-NUMBER_BITS = 20
 
 
 def node_queue(config: Config) -> QueueCreate:
@@ -58,16 +58,17 @@ class Node:
         self._queues = QueueServer(self._redis)
         self._wire = connect_wire(config.redis.url)
         self._outbox = Outbox(self._wire)
-        # The boot's time in the high bits: no two boots of a server id ever give out the same number, and a
-        # reply to an earlier one's request answers nobody's.
-        registry = Registry(
-            now_ms() << NUMBER_BITS, settings.max_connections, config.limits.connections_per_ip
+        first = first_number()
+        registry = Registry(first, settings.max_connections, config.limits.connections_per_ip)
+        tickets = Tickets(self._redis, config.login.ticket_ttl_s)
+        self._presence = Presence(
+            tickets, Nodes(self._redis), registry, settings.server_id, first, config.login.ticket_ttl_s
         )
         self._subscription = Subscription(
             self._redis, self._blocking, {self._queue_id: (node_queue(config), 1)}, boot_id, BLOCK_S
         )
         self._dispatcher = Dispatcher(settings, registry, self._outbox, seals)
-        self._departures = Departures(Whereabouts(self._wire), settings.server_id)
+        self._departures = Departures(Whereabouts(self._wire), tickets, settings.server_id)
         self._replies = Replies(
             self._subscription,
             self._outbox,
@@ -85,8 +86,6 @@ class Node:
             self._replies,
             self._departures,
         )
-        ttl_s = config.login.ticket_ttl_s
-        self._presence = Presence(Tickets(self._redis, ttl_s), registry, settings.server_id, ttl_s)
         loop_lag = LoopLag()
         identity = ServerStatus(
             event="",
@@ -133,6 +132,7 @@ class Node:
             Step("departures", self._start_departures, self._departures.said),
             Step("handler registration", self._register_handlers),
             Step("subscription", self._subscribe, self._unsubscribe, attempts=STEP_ATTEMPTS),
+            Step("presence", self._start_presence, self._presence.end, attempts=STEP_ATTEMPTS),
             Step("port", self._open_port, self._door.close, attempts=STEP_ATTEMPTS),
         ]
 
@@ -154,11 +154,14 @@ class Node:
         await self._replies.take_once()
         self._reading = self._daemon.watch(self._replies.run(), "replies")
         self._daemon.watch(self._sweep(), "sweep")
-        self._daemon.watch(self._presence.run(), "presence")
 
     async def _unsubscribe(self) -> None:
         self._replies.stop()
         await asyncio.wait([self._reading])
+
+    async def _start_presence(self) -> None:
+        await self._presence.begin()
+        self._daemon.watch(self._presence.run(), "presence")
 
     async def _open_port(self) -> None:
         await self._door.open()

@@ -88,6 +88,8 @@ class Replies:
             await self._server.dead_letter(entry, f"not a list of deliveries: {error}")
             return
         for delivery in deliveries:
+            if isinstance(delivery.change, Watch):
+                self._watch(delivery.connection_id, delivery.change.tid)
             if delivery.topic is None:
                 self._deliver(delivery)
                 continue
@@ -118,6 +120,14 @@ class Replies:
         elif delivery.frame:
             connection.send(delivery.frame)
 
+    def _watch(self, connection_id: int, tid: str) -> None:
+        """The ticket's events come here, also where the answer that says so comes too late to be heard."""
+        connection = self._registry.get(connection_id)
+        if connection is None:
+            self._departures.unstreamed(tid, connection_id)
+        else:
+            connection.ticket = tid
+
     def _opened(self, delivery: Delivery, request_id: int) -> Delivery:
         """The reply as its worker had it, or an error in its place."""
         if not delivery.sealed:
@@ -138,8 +148,6 @@ class Replies:
                 self._registry.leave_all(connection)
             case Close(_, user_id) if connection.user_id not in (None, user_id):
                 return
-            case Watch(tid):
-                connection.ticket = tid
             case Join(topic):
                 self._registry.join(topic, connection)
             case Leave(topic):

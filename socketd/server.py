@@ -120,6 +120,8 @@ class Door:
             self._registry.remove(connection.id, connection.peer)
             if connection.user_id is not None:
                 self._departures.left(connection.user_id, connection.id)
+            if connection.ticket is not None:
+                self._departures.unstreamed(connection.ticket, connection.id)
 
     def dispatch(self, connection: Connection, request: RawRequest | BadRequest) -> None:
         """A client asks for something."""

@@ -57,7 +57,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the holder of a ticket stands. `position` counts from 1 and is 0 for who does not wait.
+    """Where the holder of a ticket stands. `position` counts from 1 and is 0 for who does not stand in line.
 
     `node` streams the ticket's events, or is None; `unseen_s` ago its player was last known to be there,
     and a place whose player stays away is kept for `kept_s` from now. `deadline_s` is what is left to
@@ -73,6 +73,11 @@ class Standing:
     unseen_s: float
     kept_s: float
     deadline_s: float | None
+
+    @property
+    def is_passed_over(self) -> bool:
+        """Whether the turn came while the player was away: it comes again as soon as the player does."""
+        return self.status is TicketStatus.PENDING and self.position == 0
 
 
 class AdmissionSettings:

@@ -32,6 +32,12 @@ PORTAL_WAITING = "queue:portal"
 PORTAL_READY = "queue:portal:ready"
 """Sorted set of READY tickets by the millisecond at which their finalize deadline passes."""
 
+PORTAL_AWAY = "queue:away:portal"
+"""Sorted set of tickets that were passed over, by the ms until which their places are kept."""
+
+PORTAL_NODES = "queue:nodes:portal"
+"""Hash, by server id, of the first connection number that can be open there: lower ones are gone."""
+
 PORTAL_CONFIG = "queue:config:portal"
 """Hash of how many are admitted a minute: `admitRate, podCount, totalRate`, and what operators said."""
 

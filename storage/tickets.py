@@ -16,7 +16,7 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("order", "pace", "tickets", "sessions")
+LIBRARY = Library("order", "pace", "away", "tickets", "admitting", "sessions")
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 
@@ -169,7 +169,7 @@ class Tickets:
         tid, client_id = place
         names = [
             keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_STATS, record.key,
-            keys.ticket(tid), keys.ticket_client(tid),
+            keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_AWAY,
         ]  # fmt: skip
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
@@ -190,7 +190,9 @@ class Tickets:
 
     async def stream(self, tid: str, client_id: str, asker: Asker) -> Place:
         """Have the ticket's events sent to the asker. Raises TicketNotFound or TakenOver."""
-        names = [keys.ticket(tid), keys.PORTAL_WAITING, keys.PORTAL_READY]
+        names = [
+            keys.ticket(tid), keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_AWAY, keys.PORTAL_STATS,
+        ]  # fmt: skip
         answer = await self._call(
             "ticket_stream",
             names,
@@ -212,6 +214,7 @@ class Tickets:
         names = [
             keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_WAITING, keys.PORTAL_READY,
             keys.PORTAL_STATS, keys.user_ticket(user_id), record.key, keys.PORTAL_BUCKET, keys.PORTAL_UNTOLD,
+            keys.PORTAL_AWAY,
         ]  # fmt: skip
         _refuse((await self._call("ticket_cancel", names, tid, client_id, self._ttl_ms, record.ttl_ms))[0])
 
@@ -223,11 +226,11 @@ class Tickets:
     async def admit(self, most: int, deadline_s: float) -> Admission:
         """Expire the no-shows and make READY those whose turn it is. Any number of processes may call.
 
-        Expires the abandoned among them, too.
+        Expires the abandoned among them, too, and passes over those who are away.
         """
         names = [
             keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_WINDOW,
-            keys.PORTAL_CONFIG, keys.PORTAL_UNTOLD,
+            keys.PORTAL_CONFIG, keys.PORTAL_UNTOLD, keys.PORTAL_AWAY, keys.PORTAL_NODES,
         ]  # fmt: skip
         today = datetime.now(UTC).date().isoformat()
         admitted, expired, waiting, pause_ms = await self._call(
@@ -269,9 +272,19 @@ class Tickets:
 
     async def touch(self, streamed: Sequence[tuple[str, Address]]) -> int:
         """Keep the places of tickets whose connection is open. Answers how many still are theirs."""
+        return await self._touch("1", streamed)
+
+    async def leave(self, streamed: Sequence[tuple[str, Address]]) -> int:
+        """Note that the connections of these tickets are gone; their places are kept from now on.
+
+        Answers how many were still theirs.
+        """
+        return await self._touch("left", streamed)
+
+    async def _touch(self, streaming: str, streamed: Sequence[tuple[str, Address]]) -> int:
         pairs = [part for tid, owner in streamed for part in (tid, str(owner))]
-        prefixes = (keys.TICKET_PREFIX, *PREFIXES[2:])
-        answer: int = await self._call("ticket_touch", [], self._ttl_ms, *prefixes, *pairs)
+        names, prefixes = [keys.PORTAL_WAITING, keys.PORTAL_AWAY], (keys.TICKET_PREFIX, *PREFIXES[2:])
+        answer: int = await self._call("ticket_touch", names, self._ttl_ms, streaming, *prefixes, *pairs)
         return answer
 
     async def lead_survey(self, boot_id: str, ttl_s: float) -> bool:
@@ -286,7 +299,9 @@ class Tickets:
 
     async def ledger(self) -> dict[str, float]:
         """The admission ledger at one moment: issued = waiting + ready + consumed + cancelled + expired."""
-        names = [keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_CONFIG]
+        names = [
+            keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_CONFIG, keys.PORTAL_AWAY,
+        ]  # fmt: skip
         waiting, ready, rate, average, *counts = await self._call("ticket_ledger", names, *_COUNTERS)
         return {
             "waiting": waiting,

@@ -126,6 +126,8 @@ def _waits_in_words(settings: Settings, ledger: Mapping[str, float]) -> str:
 def _waits_for(standing: Standing, now: Settings) -> str:
     if standing.status is not TicketStatus.PENDING:
         return "finalize"
+    if standing.is_passed_over:
+        return "player"
     return "paused" if now.paused else "rate"
 
 
@@ -156,7 +158,9 @@ def _explained(user_id: str, standing: Standing | None, now: Settings) -> dict[s
 
 def _explanation(user_id: str, standing: Standing, now: Settings) -> list[str]:
     place = ""
-    if standing.status is TicketStatus.PENDING:
+    if standing.is_passed_over:
+        place = f", passed over, tier {standing.tier}"
+    elif standing.status is TicketStatus.PENDING:
         place = f", place {standing.position:,} of {standing.total_waiting:,}, tier {standing.tier}"
     return [
         f"{user_id} is {standing.status.value}{place}; logged in {in_words(standing.since_issue_s)} ago.",
@@ -177,6 +181,8 @@ def _reason(standing: Standing, now: Settings) -> str:
     match _waits_for(standing, now):
         case "finalize":
             return f"Waits for nobody: the game client has {in_words(standing.deadline_s)} left to finalize."
+        case "player":
+            return "The turn came while nobody was there: it comes again as soon as the player is back."
         case "paused":
             return "Waits for the end of the pause: `lobbyctl admission resume`."
         case _:

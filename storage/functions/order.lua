@@ -1,5 +1,6 @@
 #!lua name=lobbyd_tickets_@VERSION@
--- The order of the waiting room, and the beginning of the library that tickets.lua and sessions.lua go on with.
+-- The order of the waiting room, and the beginning of the library that pace.lua, away.lua, tickets.lua, admitting.lua
+-- and sessions.lua go on with.
 --
 -- A ticket's score is its tier's band and in it the µs of its arrival: VIP, PREMIUM, NORMAL. Places are given out
 -- by score, tier before tier, but of every `factor` places one goes to whoever has waited longest, whatever the
@@ -45,12 +46,6 @@ local function position_of(waiting, score, rank, factor)
   return math.min(by_arrival, rank + 1 + passing)
 end
 
--- Position from 1 while waiting, 0 once READY.
-local function place(waiting, tid, factor)
-  local score = redis.call('ZSCORE', waiting, tid)
-  return score and position_of(waiting, tonumber(score), redis.call('ZRANK', waiting, tid), factor) or 0
-end
-
 -- Whether more than one tier waits; if not, a position is a rank and one.
 local function is_mixed(waiting)
   local tiers = 0
@@ -67,30 +62,52 @@ local function higher_arrivals(stats, band)
   return count
 end
 
--- The next `count` tickets to be admitted, in order, and the turn after them.
-local function choose(waiting, count, factor, turn)
-  local lists, at, chosen = {}, {}, {}
-  for band = 0, #TIERS - 1 do
-    lists[band], at[band] = redis.call('ZRANGEBYSCORE', waiting, whole(band * BAND), '(' .. whole((band + 1) * BAND),
-      'WITHSCORES', 'LIMIT', 0, count), 1
+-- What to tell of a position to whoever was told one before (0 for none), and why it is worse. Only a higher tier makes
+-- it so: a bound that got looser by rounding, or by one who is back at a place of before, is kept from the player.
+local function to_tell(position, told, higher, told_higher)
+  if told == 0 or position <= told then return position, '' end
+  if higher > told_higher then return position, 'HIGHER_TIER' end
+  return told, ''
+end
+
+-- The tickets of a band from the head of the line on, read a page at a time.
+local function line(waiting, band, page)
+  local read, at, offset = {}, 1, 0
+  -- Answers the next ticket and its score, nothing behind the last.
+  local function head()
+    if at > #read and offset then
+      read, at = redis.call('ZRANGEBYSCORE', waiting, whole(band * BAND), '(' .. whole((band + 1) * BAND),
+        'WITHSCORES', 'LIMIT', offset, page), 1
+      offset = #read == 2 * page and offset + page or nil
+    end
+    return read[at], tonumber(read[at + 1])
   end
-  while #chosen < count do
+  local function go_on() at = at + 2 end
+  return {head = head, go_on = go_on}
+end
+
+-- Offers tickets to `take`, with their scores and in order, until it has taken `count` or been offered `most`. One that
+-- it does not take stands nowhere in the order. Answers the turn after them.
+local function choose(waiting, count, most, factor, turn, take)
+  local lines, taken, offered = {}, 0, 0
+  for band = 0, #TIERS - 1 do lines[band] = line(waiting, band, count) end
+  while taken < count and offered < most do
     local first, oldest, oldest_arrival = nil, nil, nil
     for band = 0, #TIERS - 1 do
-      local score = lists[band][at[band] + 1]
+      local _, score = lines[band].head()
       if score then
-        local arrival = tonumber(score) - band * BAND
+        local arrival = score - band * BAND
         first = first or band
         if not oldest_arrival or arrival < oldest_arrival then oldest, oldest_arrival = band, arrival end
       end
     end
     if not first then break end
-    turn = turn + 1 / factor
-    local band = first
-    if turn >= 1 - EPSILON then band, turn = oldest, turn - 1 end
-    chosen[#chosen + 1] = lists[band][at[band]]
-    at[band] = at[band] + 2
+    local band, after = first, turn + 1 / factor
+    if after >= 1 - EPSILON then band, after = oldest, after - 1 end
+    if take(lines[band].head()) then taken, turn = taken + 1, after end
+    lines[band].go_on()
+    offered = offered + 1
   end
-  return chosen, turn
+  return turn
 end
 

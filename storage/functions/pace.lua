@@ -58,5 +58,5 @@ local function spend(key, bucket, name, now, window, out, fresh)
   if fresh > 0 then redis.call('RPUSH', window, whole(now) .. ':' .. fresh) end
   redis.call('HSET', key, 'tokens', string.format('%.9f', bucket.tokens), 'at', now, 'rate', name,
     'owed', string.format('%.9f', bucket.owed), 'inWindow', bucket.in_window, 'refunds', bucket.refunds,
-    'turn', string.format('%.6f', bucket.turn))
+    'turn', string.format('%.17g', bucket.turn))
 end

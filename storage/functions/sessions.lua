@@ -1,4 +1,4 @@
--- Sessions and refresh tokens. The second file of the library that tickets.lua begins, with whose local functions
+-- Sessions and refresh tokens. The last file of the library that order.lua begins, with whose local functions
 -- it works: a ticket is spent and its user signed in in one step.
 
 -- Gives the session to a connection. Answers who had it before and is to be kicked out, or ''; the same to who asks

@@ -47,16 +47,27 @@ local function usable(status, holder, tid)
 end
 
 -- A ticket that is come across, by the prefixes of tickets, clients and users and the suffix of a user's
--- ticket. `owner` is '' unless it streams. One whose hash is lost was never seen.
+-- ticket. `owner` is '' unless it streams, and `left` is whether it did until its connection was gone. One whose
+-- hash is lost was never seen.
 local function look(tid, prefixes)
   local ticket = prefixes[1] .. tid
   local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt',
-    'higher')
+    'higher', 'order')
   return {
     tid = tid, ticket = ticket, clients = prefixes[2] .. tid, holder = prefixes[3] .. (was[1] or '') .. prefixes[4],
-    owner = was[3] == '1' and was[2] or '', seen = tonumber(was[4] or 0), issued = tonumber(was[5] or 0),
-    position = tonumber(was[6] or 0), told = tonumber(was[7] or 0), higher = tonumber(was[8] or 0),
+    owner = was[3] == '1' and was[2] or '', left = was[3] == 'left', seen = tonumber(was[4] or 0),
+    issued = tonumber(was[5] or 0), position = tonumber(was[6] or 0), told = tonumber(was[7] or 0),
+    higher = tonumber(was[8] or 0), order = was[9],
   }
+end
+
+-- The position to tell a ticket's player: from 1 while waiting, else 0. Beside it, how many of higher tiers came so far.
+local function place(waiting, stats, tid, ticket, factor)
+  local score = redis.call('ZSCORE', waiting, tid)
+  if not score then return 0, 0 end
+  local was, higher = redis.call('HMGET', ticket, 'position', 'higher'), higher_arrivals(stats, band_of(score))
+  local position = position_of(waiting, tonumber(score), redis.call('ZRANK', waiting, tid), factor)
+  return to_tell(position, tonumber(was[1] or 0), higher, tonumber(was[2] or 0)), higher
 end
 
 local function ids(tickets)
@@ -89,7 +100,7 @@ end
 
 -- Issues the user's ticket, or hands the existing one over to this login: a compare-and-set on who
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
--- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients.
+-- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away.
 -- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
 -- band of the tier, wait factor, risk.
 -- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or ''} or {'full', total}.
@@ -104,18 +115,19 @@ local function issue(keys, args)
     local was = redis.call('HMGET', ticket, 'status', 'owner', 'ownedAt', 'clientId')
     need(clients, 'set')
     if usable(was[1], keys[1], held) then
-      local kicked = was[2] ~= owner and was[2] or ''
-      if sent < tonumber(was[3]) then
+      local is_late, kicked = sent < tonumber(was[3]), was[2] ~= owner and was[2] or ''
+      if not is_late then come_back(keys[7], keys[2], held, ticket) end
+      local position, higher = place(keys[2], keys[3], held, ticket, tonumber(args[13]))
+      if is_late then
         kicked = was[2] ~= owner and owner or ''
       else
         redis.call('HSET', ticket, 'clientId', client, 'owner', owner, 'ownedAt', args[5], 'streaming', 0,
-          'lastSeen', now, 'family', args[8], 'risk', args[14])
+          'lastSeen', now, 'family', args[8], 'risk', args[14], 'position', position, 'higher', higher)
         redis.call('SREM', clients, was[4])
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
       end
-      return record(keys[4], args[9], {'kept', held, client, was[1], place(keys[2], held, tonumber(args[13])),
-        total, kicked})
+      return record(keys[4], args[9], {'kept', held, client, was[1], position, redis.call('ZCARD', keys[2]), kicked})
     end
   end
   if total >= tonumber(args[7]) then return {'full', total} end
@@ -125,35 +137,37 @@ local function issue(keys, args)
   redis.call('HINCRBY', keys[3], 'issued', 1)
   redis.call('HINCRBY', keys[3], 'arrived' .. TIERS[band + 1], 1)
   redis.call('ZADD', keys[2], whole(band * BAND + arrival), tid)
-  local position = place(keys[2], tid, tonumber(args[13]))
+  local position, higher = place(keys[2], keys[3], tid, keys[5], tonumber(args[13]))
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
-    'position', position, 'tier', TIERS[band + 1], 'higher', higher_arrivals(keys[3], band), 'owner', owner,
-    'ownedAt', args[5], 'streaming', 0, 'family', args[8], 'risk', args[14])
+    'position', position, 'tier', TIERS[band + 1], 'higher', higher, 'owner', owner, 'ownedAt', args[5],
+    'streaming', 0, 'family', args[8], 'risk', args[14])
   redis.call('SADD', keys[6], client)
   redis.call('SET', keys[1], tid, 'PX', ttl)
   return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, ''})
 end
 
 -- Sends the ticket's events to one connection from now on.
--- KEYS: ticket, waiting, ready. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket prefix, suffix, wait factor.
+-- KEYS: ticket, waiting, ready, away, stats. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket prefix, suffix,
+-- wait factor.
 -- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0}.
 local function stream(keys, args)
   local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid', 'displaced')
   local holder = args[6] .. (was[5] or '') .. args[7]
   if not usable(was[1], holder, args[1]) then return {'missing'} end
   if was[2] ~= args[2] or tonumber(args[4]) < tonumber(was[4]) then return {'taken'} end
-  local now, position = now_ms(), place(keys[2], args[1], tonumber(args[8]))
+  come_back(keys[4], keys[2], args[1], keys[1])
+  local now, position, higher = now_ms(), place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]))
   -- Who asks again gets the same answer, since the worker that was to kick the other out may have died.
   local kicked = was[3] == args[3] and (was[6] or '') or was[3]
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
-    'position', position, 'toldAt', now, 'displaced', kicked)
+    'position', position, 'higher', higher, 'toldAt', now, 'displaced', kicked)
   redis.call('PEXPIRE', holder, args[5], 'GT')
   local deadline = redis.call('ZSCORE', keys[3], args[1])
   local left = deadline and math.max(0, tonumber(deadline) - now) or 0
   return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left}
 end
 
--- KEYS: ticket, clients, waiting, ready, stats, user's ticket, record, bucket, untold.
+-- KEYS: ticket, clients, waiting, ready, stats, user's ticket, record, bucket, untold, away.
 -- ARGV: tid, clientId, keep ms, record ttl ms.
 -- Answers {'missing'}, {'taken'} or {'ok'}.
 local function cancel(keys, args)
@@ -164,115 +178,10 @@ local function cancel(keys, args)
   if was[2] ~= args[2] then return {'taken'} end
   redis.call('ZREM', keys[3], args[1])
   redis.call('ZREM', keys[9], args[1])
+  redis.call('ZREM', keys[10], args[1])
   if redis.call('ZREM', keys[4], args[1]) == 1 then redis.call('HINCRBY', keys[8], 'refunds', 1) end
   finish({{tid = args[1], ticket = keys[1], clients = keys[2], holder = keys[6]}}, 'CANCELLED', keys[5], args[3])
   return record(keys[7], args[4], {'ok'})
-end
-
--- Of the chosen tickets those whose players are there, and the abandoned.
-local function sort_out(chosen, ttl, now, prefixes)
-  local present, abandoned = {}, {}
-  for _, tid in ipairs(chosen) do
-    local each = look(tid, prefixes)
-    local list = each.seen + ttl < now and abandoned or present
-    list[#list + 1] = each
-  end
-  return present, abandoned
-end
-
--- Makes tickets READY until the deadline, for which their users' keys last too.
-local function make_ready(tickets, ready, stats, untold, now, deadline_ms, ttl, today)
-  if #tickets == 0 then return end
-  local due, telling = {}, {}
-  local average = tonumber(redis.call('HGET', stats, 'avgWaitTime') or 0)
-  for _, each in ipairs(tickets) do
-    redis.call('HSET', each.ticket, 'status', 'READY', 'readyAt', now, 'position', 0)
-    if each.seen + ttl < now + deadline_ms then redis.call('PEXPIRE', each.holder, deadline_ms, 'GT') end
-    due[#due + 1], due[#due + 2] = whole(now + deadline_ms), each.tid
-    if each.owner ~= '' then telling[#telling + 1], telling[#telling + 2] = whole(now), each.tid end
-    average = average + ((now - each.issued) / 1000 - average) * 0.02
-  end
-  redis.call('ZADD', ready, unpack(due))
-  if #telling > 0 then redis.call('ZADD', untold, unpack(telling)) end
-  if redis.call('HGET', stats, 'processedOn') ~= today then
-    redis.call('HSET', stats, 'processedOn', today, 'processedToday', 0)
-  end
-  redis.call('HINCRBY', stats, 'processedToday', #tickets)
-  redis.call('HSET', stats, 'avgWaitTime', string.format('%.3f', average))
-end
-
--- Expires READY tickets past their deadline, then admits in the place of those no-shows and of cancelled
--- READY tickets, and as many more as the bucket, refilled by the clock, and the window allow. Whoever of them
--- is abandoned expires instead. Safe with any number of callers.
--- KEYS: waiting, ready, stats, bucket, window, config, untold.
--- ARGV: most, deadline ms, ttl ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today, keep ms, wait
--- factor.
--- Answers {{tid, owner or ''}..., admitted}, {{tid, owner or '', reason}..., expired}, waiting, ms until more can
--- be admitted or -1.
-local function admit(keys, args)
-  local name = redis.call('HGET', keys[6], 'totalRate') or '0'
-  local rate, now = tonumber(name) / 60000, now_ms()
-  local most, deadline_ms, ttl = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
-  local prefixes, late = {unpack(args, 4, 7)}, {}
-  for i, tid in ipairs(redis.call('ZRANGEBYSCORE', keys[2], '-inf', now, 'LIMIT', 0, most)) do
-    late[i] = look(tid, prefixes)
-  end
-
-  local waited = tonumber(redis.call('HGET', keys[3], 'totalWaiting') or 0) > 0
-  local bucket, out = refill(keys[4], rate, name, now, waited), nil
-  out, bucket.in_window = slide(keys[5], bucket.in_window, now)
-  local fresh = math.max(0, math.min(math.floor(bucket.tokens + EPSILON), room_for(rate, bucket.in_window)))
-  local refunds = bucket.refunds + #late
-  local count = rate > 0 and math.min(refunds + fresh, most) or 0
-  local chosen = {}
-  if count > 0 then chosen, bucket.turn = choose(keys[1], count, tonumber(args[10]), bucket.turn) end
-  local admitted, abandoned = sort_out(chosen, ttl, now, prefixes)
-
-  if #late > 0 then
-    redis.call('ZREM', keys[2], unpack(ids(late)))
-    redis.call('ZREM', keys[7], unpack(ids(late)))
-    finish(late, 'EXPIRED', keys[3], args[9])
-  end
-  if #admitted + #abandoned > 0 then
-    redis.call('ZREM', keys[1], unpack(chosen))
-    finish(abandoned, 'EXPIRED', keys[3], args[9])
-    make_ready(admitted, keys[2], keys[3], keys[7], now, deadline_ms, ttl, args[8])
-  end
-  local waiting = redis.call('ZCARD', keys[1])
-  fresh = math.max(0, #admitted - refunds)
-  bucket.tokens, bucket.in_window = bucket.tokens - fresh, bucket.in_window + fresh
-  -- A place that was given back and is wanted by nobody now is not kept for later.
-  bucket.refunds = waiting > 0 and rate > 0 and math.max(0, refunds - #admitted) or 0
-  spend(keys[4], bucket, name, now, keys[5], out, fresh)
-  redis.call('HSET', keys[3], 'totalWaiting', waiting)
-  local pause = waiting > 0 and rate > 0 and pause_ms(bucket, rate) or -1
-  local expired = rows(late, 'FINALIZE_DEADLINE')
-  for _, row in ipairs(rows(abandoned, 'ABANDONED')) do expired[#expired + 1] = row end
-  return {rows(admitted), expired, waiting, pause}
-end
-
--- Forgets tickets whose players have been told that they are READY. KEYS: untold. ARGV: tids. Answers how many.
-local function told(keys, args)
-  local known = 0
-  for _, tid in ipairs(args) do known = known + redis.call('ZREM', keys[1], tid) end
-  return known
-end
-
--- READY tickets whose players should have been told before and were not: who admitted them died.
--- KEYS: untold, ready. ARGV: ms since, most, ticket prefix. Answers {{tid, owner, ms to the deadline}...}.
-local function untold(keys, args)
-  local now, found, settled = now_ms(), {}, {}
-  for _, tid in ipairs(redis.call('ZRANGEBYSCORE', keys[1], '-inf', now - args[1], 'LIMIT', 0, args[2])) do
-    local deadline = redis.call('ZSCORE', keys[2], tid)
-    local was = redis.call('HMGET', args[3] .. tid, 'owner', 'streaming')
-    if deadline and was[2] == '1' then
-      found[#found + 1] = {tid, was[1], math.max(0, tonumber(deadline) - now)}
-    else
-      settled[#settled + 1] = tid
-    end
-  end
-  if #settled > 0 then redis.call('ZREM', keys[1], unpack(settled)) end
-  return found
 end
 
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
@@ -293,11 +202,8 @@ local function survey(keys, args)
     elseif each.owner ~= '' and since >= least then
       local position = rank + 1 - #abandoned
       if mixed then position = position_of(keys[1], score, rank, tonumber(args[11])) end
-      local reason, now_higher = '', higher[band_of(score)]
-      if each.position > 0 and position > each.position then
-        -- Only a higher tier makes a place worse; a bound that got looser by rounding is kept from the player.
-        if now_higher > each.higher then reason = 'HIGHER_TIER' else position = each.position end
-      end
+      local now_higher, reason = higher[band_of(score)], ''
+      position, reason = to_tell(position, each.position, now_higher, each.higher)
       if each.position ~= position or since >= again then
         telling[#telling + 1] = {ticket = each.ticket, position = position, higher = now_higher}
         updates[#updates + 1] = {each.owner, position, reason}
@@ -312,16 +218,18 @@ local function survey(keys, args)
   return {redis.call('ZCARD', keys[1]), updates, rows(abandoned, 'ABANDONED')}
 end
 
--- Keeps the places of those who are still connected. ARGV: ttl ms, ticket prefix, user's ticket prefix, suffix,
--- then tid and owner by turns. Answers how many.
-local function touch(_, args)
-  local now, tickets, tids, holders, touched = now_ms(), {}, {}, {}, 0
-  for i = 5, #args, 2 do
-    local ticket = args[2] .. args[i]
-    local was = redis.call('HMGET', ticket, 'owner', 'uid')
-    if was[1] == args[i + 1] then
-      tickets[#tickets + 1], tids[#tids + 1] = ticket, args[i]
-      holders[#holders + 1] = args[3] .. was[2] .. args[4]
+-- Keeps the places of those who were connected until now, and still are ('1') or have just 'left'. Who was passed
+-- over because the node was thought to be gone is back in line.
+-- KEYS: waiting, away. ARGV: ttl ms, '1' or 'left', ticket prefix, user's ticket prefix, suffix, then tid and
+-- owner by turns. Answers how many.
+local function touch(keys, args)
+  local now, tickets, tids, holders, passed, touched = now_ms(), {}, {}, {}, {}, 0
+  for i = 6, #args, 2 do
+    local ticket = args[3] .. args[i]
+    local was = redis.call('HMGET', ticket, 'owner', 'uid', 'streaming', 'passedAt')
+    if was[1] == args[i + 1] and was[3] ~= 'left' then
+      tickets[#tickets + 1], tids[#tids + 1], passed[args[i]] = ticket, args[i], was[4]
+      holders[#holders + 1] = args[4] .. was[2] .. args[5]
     end
   end
   if #tids == 0 then return 0 end
@@ -329,27 +237,29 @@ local function touch(_, args)
     if tid == tids[i] then
       redis.call('HSET', tickets[i], 'lastSeen', now)
       redis.call('PEXPIRE', holders[i], args[1], 'GT')
+      if args[2] == 'left' then
+        redis.call('HSET', tickets[i], 'streaming', 'left')
+      elseif passed[tid] then
+        come_back(keys[2], keys[1], tid, tickets[i])
+      end
       touched = touched + 1
     end
   end
   return touched
 end
 
--- KEYS: waiting, ready, stats, config. ARGV: counters. Answers waiting, ready, total rate, average wait and each
--- counter, all of one moment.
+-- KEYS: waiting, ready, stats, config, away. ARGV: counters. Answers waiting, ready, total rate, average wait and each
+-- counter, all of one moment. Who was passed over waits, too.
 local function ledger(keys, args)
-  local answer = {redis.call('ZCARD', keys[1]), redis.call('ZCARD', keys[2]),
+  local answer = {redis.call('ZCARD', keys[1]) + redis.call('ZCARD', keys[5]), redis.call('ZCARD', keys[2]),
     redis.call('HGET', keys[4], 'totalRate'), redis.call('HGET', keys[3], 'avgWaitTime')}
   for _, counter in ipairs(args) do answer[#answer + 1] = redis.call('HGET', keys[3], counter) end
   return answer
 end
 
-register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set'}, issue)
-register('ticket_stream', {'hash', 'zset', 'zset'}, stream)
-register('ticket_cancel', {'hash', 'set', 'zset', 'zset', 'hash', 'string', 'string', 'hash', 'zset'}, cancel)
-register('ticket_admit', {'zset', 'zset', 'hash', 'hash', 'list', 'hash', 'zset'}, admit)
-register('ticket_told', {'zset'}, told)
-register('ticket_untold', {'zset', 'zset'}, untold)
+register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set', 'zset'}, issue)
+register('ticket_stream', {'hash', 'zset', 'zset', 'zset', 'hash'}, stream)
+register('ticket_cancel', {'hash', 'set', 'zset', 'zset', 'hash', 'string', 'string', 'hash', 'zset', 'zset'}, cancel)
 register('ticket_survey', {'zset', 'hash'}, survey)
-register('ticket_touch', {}, touch)
-register('ticket_ledger', {'zset', 'zset', 'hash', 'hash'}, ledger)
+register('ticket_touch', {'zset', 'zset'}, touch)
+register('ticket_ledger', {'zset', 'zset', 'hash', 'hash', 'zset'}, ledger)

@@ -16,6 +16,7 @@ from socketd.replies import Replies
 from socketd.server import Door
 from storage.connections import connect, connect_wire
 from storage.queues import Outbox, QueueServer, Subscription
+from storage.tickets import Tickets
 from storage.whereabouts import Whereabouts
 from tests.system.wire import Wire, envelope
 
@@ -31,7 +32,7 @@ async def endpoint() -> AsyncIterator[Endpoint]:
     redis, wire = connect(NOWHERE), connect_wire(NOWHERE)
     outbox, registry = Outbox(wire), Registry(1, max_connections=100, max_per_peer=100)
     subscription = Subscription(redis, wire, {"SOCK001_Q": (node_queue(Config()), 1)}, "boot", block_s=0.1)
-    departures = Departures(Whereabouts(wire), "SOCK001")
+    departures = Departures(Whereabouts(wire), Tickets(wire, 900), "SOCK001")
     seals = Seals(bytes(32))
     replies = Replies(subscription, outbox, QueueServer(redis), registry, departures, "SOCK001", seals)
     dispatcher = Dispatcher(settings, registry, outbox, seals)

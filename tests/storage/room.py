@@ -23,7 +23,7 @@ RIGHTS = Rights(role="NORMAL", permissions="")
 
 PERMANENT = {
     keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_CONFIG, keys.PORTAL_STATS, keys.PORTAL_BUCKET,
-    keys.PORTAL_UNTOLD, keys.PORTAL_WINDOW,
+    keys.PORTAL_UNTOLD, keys.PORTAL_WINDOW, keys.PORTAL_AWAY, keys.PORTAL_NODES,
 }  # fmt: skip
 """The keys of the room itself, which stay."""
 
@@ -35,23 +35,24 @@ local function back(key, field, by)
   local value = redis.call('HGET', key, field)
   if value then redis.call('HSET', key, field, string.format('%.0f', value - by)) end
 end
-for i, by in ipairs({ms * 1000, ms, ms}) do
+for i, by in ipairs({ms * 1000, ms, ms, ms}) do
   for _, member in ipairs(redis.call('ZRANGE', KEYS[i], 0, -1)) do
     local score = tonumber(redis.call('ZSCORE', KEYS[i], member)) - by
     redis.call('ZADD', KEYS[i], string.format('%.0f', score), member)
   end
 end
-back(KEYS[4], 'lastArrival', ms * 1000)
-back(KEYS[5], 'at', ms)
-local window = redis.call('LRANGE', KEYS[6], 0, -1)
-redis.call('DEL', KEYS[6])
+back(KEYS[5], 'lastArrival', ms * 1000)
+back(KEYS[6], 'at', ms)
+local window = redis.call('LRANGE', KEYS[7], 0, -1)
+redis.call('DEL', KEYS[7])
 for _, entry in ipairs(window) do
   local at, count = string.match(entry, '^(%d+):(%d+)$')
-  redis.call('RPUSH', KEYS[6], string.format('%.0f:%s', at - ms, count))
+  redis.call('RPUSH', KEYS[7], string.format('%.0f:%s', at - ms, count))
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   if string.sub(key, 1, #ARGV[2]) == ARGV[2] then
     for _, field in ipairs({'issuedAt', 'lastSeen', 'toldAt', 'readyAt'}) do back(key, field, ms) end
+    back(key, 'order', ms * 1000)
   elseif string.sub(key, 1, #ARGV[3]) == ARGV[3] then
     local all = redis.call('HGETALL', key)
     for i = 1, #all, 2 do
@@ -73,6 +74,7 @@ class Seen:
     waiting: list[str]
     ready: dict[str, int]
     untold: dict[str, int]
+    away: dict[str, int]
     stats: dict[str, str]
     bucket: dict[str, str]
     window: list[tuple[int, int]]
@@ -185,8 +187,8 @@ class Room:
     async def pass_time(self, seconds: float) -> None:
         """Let everything in Redis be as much older."""
         names = [
-            keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_UNTOLD, keys.PORTAL_STATS, keys.PORTAL_BUCKET,
-            keys.PORTAL_WINDOW,
+            keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_UNTOLD, keys.PORTAL_AWAY, keys.PORTAL_STATS,
+            keys.PORTAL_BUCKET, keys.PORTAL_WINDOW,
         ]  # fmt: skip
         prefixes = (keys.TICKET_PREFIX, keys.refresh_tokens(""))
         await self.redis.eval(_AGE, len(names), *names, str(int(seconds * 1000)), *prefixes)
@@ -201,6 +203,7 @@ class Room:
         pipeline.zrange(keys.PORTAL_WAITING, 0, -1)
         pipeline.zrange(keys.PORTAL_READY, 0, -1, withscores=True)
         pipeline.zrange(keys.PORTAL_UNTOLD, 0, -1, withscores=True)
+        pipeline.zrange(keys.PORTAL_AWAY, 0, -1, withscores=True)
         pipeline.hgetall(keys.PORTAL_STATS)
         pipeline.hgetall(keys.PORTAL_BUCKET)
         pipeline.lrange(keys.PORTAL_WINDOW, 0, -1)
@@ -217,6 +220,7 @@ class Room:
             waiting=[tid.decode() for tid in next(answers)],
             ready={tid.decode(): int(score) for tid, score in next(answers)},
             untold={tid.decode(): int(score) for tid, score in next(answers)},
+            away={tid.decode(): int(score) for tid, score in next(answers)},
             stats=_text(next(answers)),
             bucket=_text(next(answers)),
             window=[(int(at), int(count)) for at, count in (entry.split(b":") for entry in next(answers))],

@@ -206,3 +206,18 @@ async def test_where_somebody_stands_whose_turn_it_is(door: Door) -> None:
     assert (ada.status, ada.position, ada.total_waiting) == (TicketStatus.READY, 0, 0)
     assert ada.deadline_s is not None
     assert 0 < ada.deadline_s <= 60
+
+
+async def test_where_somebody_stands_who_was_passed_over(door: Door) -> None:
+    await door.settings.configure(60, 1)
+    gone, there = await door.come("gone", 1), await door.come("there", 2)
+    for number, place in enumerate([gone, there], start=1):
+        asker = Asker(Address("SOCK001", number), number)
+        await door.tickets.stream(place.tid, place.client_id, asker)
+    await door.tickets.leave([(gone.tid, Address("SOCK001", 1))])
+    assert await door.admitted() == 1
+    gone_now, there_now = await door.settings.standing("gone"), await door.settings.standing("there")
+    assert gone_now is not None
+    assert there_now is not None
+    assert (gone_now.is_passed_over, gone_now.status, gone_now.node) == (True, TicketStatus.PENDING, None)
+    assert not there_now.is_passed_over

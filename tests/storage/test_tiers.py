@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from protocol.envelope import Address
 from storage import keys
@@ -123,6 +123,7 @@ def test_nobody_waits_longer_than_was_promised(redis_url: str, factor: float) ->
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(script=steps)
+    @example(script=[Tier.VIP] * 3 + [1] * 3 + [Tier.PREMIUM] + [Tier.VIP] * 3)  # thirds that are rounded
     def run(script: list[Tier | int]) -> None:
         asyncio.run(_play(redis_url, factor, script))
 

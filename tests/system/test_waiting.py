@@ -47,6 +47,11 @@ def has_expired(cluster: Cluster, ticket: Pass) -> bool:
     return cluster.redis.hget(keys.ticket(ticket.tid), "status") in ("EXPIRED", None)
 
 
+def has_left(cluster: Cluster, ticket: Pass) -> bool:
+    """Whether the ticket's connection is known to be gone."""
+    return cluster.redis.hget(keys.ticket(ticket.tid), "streaming") == "left"
+
+
 async def ledger(cluster: Cluster) -> dict[str, float]:
     """The ledger, which must hold."""
     redis = Redis.from_url(str(cluster.settings["redis.url"]))
@@ -184,6 +189,62 @@ async def test_who_comes_back_in_time_has_the_same_place(cluster: Cluster, come:
 
     assert (place.status, place.position, place.total_waiting) == (TicketStatus.PENDING, 1, 2)
     back.leave()
+
+
+async def test_whose_turn_comes_while_away_is_the_next_when_back(cluster: Cluster, come: Crowd) -> None:
+    cluster.settings["login.admit_rate"] = 1
+    cluster.start(nodes=2)
+    first, first_ticket = await come("first")
+    await first.hear(QueueReady)
+    gone, gone_ticket = await come("gone")
+    there, there_ticket = await come("there")
+    await come("last")
+    gone.leave()
+    await eventually(lambda: has_left(cluster, gone_ticket), "the node tells who is gone")
+
+    await first.ask(Cancel(tid=first_ticket.tid, client_id=first_ticket.client_id))
+
+    await there.hear(QueueReady)
+    assert (await ledger(cluster))["waiting"] == 2
+    back = await Guest.at(cluster["SOCK002"].endpoint)
+    place = await back.stream(gone_ticket)
+    assert (place.status, place.position, place.total_waiting) == (TicketStatus.PENDING, 1, 2)
+    await there.ask(Cancel(tid=there_ticket.tid, client_id=there_ticket.client_id))
+    await back.hear(QueueReady)
+    assert (await back.finalize(gone_ticket)).access_token
+    assert (await ledger(cluster))["expired"] == 0
+    back.leave()
+
+
+@pytest.mark.parametrize("how", ["killed", "asked to end"])
+async def test_who_was_at_a_node_that_is_gone_is_passed_over(cluster: Cluster, come: Crowd, how: str) -> None:
+    """A killed node is taken for gone as soon as it is started again; one that ends says so."""
+    cluster.settings["login.admit_rate"] = 1
+    cluster.start(nodes=2)
+    first, first_ticket = await come("first")
+    await first.hear(QueueReady)
+    _, gone_ticket = await come("gone")
+    there = await Guest.at(cluster["SOCK002"].endpoint)
+    await there.register("there")
+    there_ticket = await there.log_in("there")
+    await there.stream(there_ticket)
+
+    if how == "killed":
+        cluster["SOCK001"].kill()
+        cluster.start_node(1)
+    else:
+        cluster["SOCK001"].end()
+    asker = await Guest.at(cluster["SOCK002"].endpoint)
+    await asker.ask(Cancel(tid=first_ticket.tid, client_id=first_ticket.client_id))
+
+    await there.hear(QueueReady)
+    # On another device, which knows the account and nothing of the ticket.
+    again = await asker.log_in("gone")
+    assert again.tid == gone_ticket.tid
+    assert (await asker.stream(again)).position == 1
+    assert (await ledger(cluster))["expired"] == 0
+    there.leave()
+    asker.leave()
 
 
 async def test_a_node_that_was_frozen_for_too_long_brings_bad_news(cluster: Cluster, come: Crowd) -> None:

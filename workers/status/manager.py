@@ -11,6 +11,7 @@ from protocol.queues import QueueType
 from runtime.daemon import Step
 from storage import keys
 from storage.errors import StoreAway
+from storage.nodes import Nodes
 from storage.queues import Entry, QueueServer
 from storage.servers import Servers, now_ms, status_queue
 from workers.consumer import Settle
@@ -30,6 +31,7 @@ class StatusManager:
     def __init__(self, redis: Redis, patience_s: float) -> None:
         self._servers = Servers(redis)
         self._queues = QueueServer(redis)
+        self._nodes = Nodes(redis)
         self._patience_s = patience_s
 
     async def work(self, entry: Entry, settle: Settle) -> None:
@@ -68,6 +70,7 @@ class StatusManager:
             if known.get("serverType") == "SOCKET":
                 # Its connections are gone: what waits for them would only fill the queue up.
                 await self._queues.delete(keys.node_queue(server_id))
+                await self._nodes.is_gone(server_id)
 
 
 def assemble(process: WorkerProcess) -> Kind:
