@@ -21,7 +21,7 @@ from storage import keys
 from storage.connections import connect
 from storage.database import Database
 from storage.tables import group_members, users
-from storage.users import NORMAL_ROLE, AccountStatus
+from storage.users import NORMAL_ROLE, AccountStatus, email_context
 from workers.login.tokens import Tokens, new_family
 
 BATCH = 2000
@@ -57,7 +57,7 @@ def _row(secrets: Secrets, name: str, password_hash: str) -> dict[str, Any]:
     return {
         "user_id": name,
         "email_hash": secrets.keyed_hash(Purpose.EMAIL, email),
-        "email": secrets.encrypt(email, f"email of {name}"),
+        "email": secrets.encryption.encrypt(email, email_context(name)),
         "nickname": name,
         "password_hash": password_hash,
         "role": NORMAL_ROLE,

@@ -4,29 +4,25 @@ Every process of a deployment must hold the same master secret. Keys are derived
 (RFC 5869), one for each purpose and use, so that nothing made for one can pass for another.
 """
 
-import base64
-import binascii
 import hmac
 import os
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from runtime.config import CREDENTIALS_VARIABLE, ConfigError
-from runtime.sealing import Seals, Undecipherable
+from runtime.encryption import FORMAT, Encryption
+from runtime.sealing import Seals
 from runtime.settings import AuthSettings
 
 MINIMUM_BYTES = 32
 KEY_FILE = "secret.key"
 CREDENTIAL = "lobbyd_secret"  # the name to give it in a unit's LoadCredential=
-FORMAT = "v1"
-NONCE_BYTES = 12  # what NIST SP 800-38D 5.2.1.1 recommends for GCM; random, so good for 2^32 texts a key
 
 
 class Purpose(StrEnum):
@@ -41,9 +37,12 @@ class Purpose(StrEnum):
 
 
 class Secrets:
-    """Signs, hashes and encrypts with keys derived from one master secret; shows none of them."""
+    """Signs, hashes and encrypts with keys derived from one master secret; shows none of them.
 
-    __slots__ = ("_aead", "_hashing", "_key_id", "_sealing", "_signing")
+    `encryption` is for what is stored, `seals` for what passes between processes.
+    """
+
+    __slots__ = ("_hashing", "_sealing", "_signing", "encryption")
 
     def __init__(self, master: bytes) -> None:
         """Derive all keys. Raises ValueError for a master secret of less than 32 bytes."""
@@ -51,8 +50,7 @@ class Secrets:
             raise ValueError(f"a master secret has at least {MINIMUM_BYTES} bytes")
         self._signing = {purpose: _derive(master, f"sign/{purpose}") for purpose in Purpose}
         self._hashing = {purpose: _derive(master, f"hash/{purpose}") for purpose in Purpose}
-        self._aead = AESGCM(_derive(master, "encrypt"))
-        self._key_id = _derive(master, "encrypt/key-id").hex()[:8]
+        self.encryption = Encryption(partial(_derive, master))
         self._sealing = _derive(master, "seal")
 
     @classmethod
@@ -85,30 +83,6 @@ class Secrets:
     def seals(self) -> Seals:
         """What this process seals and opens messages with: make one, and share it."""
         return Seals(self._sealing)
-
-    def encrypt(self, plaintext: str, context: str) -> str:
-        """Encrypt with AES-256-GCM, as `v1.<key id>.<base64url of nonce, ciphertext and tag>`.
-
-        `context` names the one place where the result belongs, e.g. a user's id; it must be given to decrypt.
-        """
-        nonce = os.urandom(NONCE_BYTES)
-        sealed = nonce + self._aead.encrypt(nonce, plaintext.encode(), context.encode())
-        return f"{FORMAT}.{self._key_id}.{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
-
-    def decrypt(self, ciphertext: str, context: str) -> str:
-        """Undo `encrypt`. Raises Undecipherable, in words that show neither text."""
-        version, _, rest = ciphertext.partition(".")
-        key_id, _, body = rest.partition(".")
-        if version != FORMAT:
-            raise Undecipherable(f"not a ciphertext of format {FORMAT}")
-        if key_id != self._key_id:
-            raise Undecipherable("encrypted with another master secret; every process must have the same one")
-        try:
-            sealed = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
-            opened = self._aead.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], context.encode())
-        except (binascii.Error, ValueError, InvalidTag):
-            raise Undecipherable("damaged, or not of this context") from None
-        return opened.decode()
 
 
 def _derive(master: bytes, info: str) -> bytes:

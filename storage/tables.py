@@ -4,7 +4,7 @@ Text compares byte by byte and trailing spaces count, on both databases. What on
 above all keys, is stored as ASCII on MariaDB, which keeps its indexes small.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
@@ -68,6 +68,18 @@ group_members = Table(
     Column("group_id", _ascii(64), ForeignKey(groups.c.group_id), primary_key=True),
     Column("user_id", _ascii(32), ForeignKey(users.c.user_id), primary_key=True, index=True),
     Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+encryption_keys = Table(
+    "encryption_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True, comment="the newest is the current one"),
+    Column("key_id", _ascii(32), nullable=False, unique=True, comment="names the key, does not give it away"),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    Column("created_by", _text(64), nullable=False, comment="the operator, or lobbyd"),
     mysql_engine="InnoDB",
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_nopad_bin",

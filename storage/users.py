@@ -225,7 +225,7 @@ class Users:
         return {
             "user_id": new.user_id,
             "email_hash": self._email_hash(new.email),
-            "email": self._secrets.encrypt(new.email, _email_context(new.user_id)),
+            "email": self._secrets.encryption.encrypt(new.email, email_context(new.user_id)),
             "nickname": new.nickname,
             "password_hash": new.password_hash,
             "role": NORMAL_ROLE,
@@ -238,7 +238,7 @@ class Users:
         user_id = row["user_id"]
         return User(
             user_id=user_id,
-            email=self._secrets.decrypt(row["email"], _email_context(user_id)),
+            email=self._secrets.encryption.decrypt(row["email"], email_context(user_id)),
             nickname=row["nickname"],
             password_hash=row["password_hash"],
             role=row["role"],
@@ -251,7 +251,8 @@ class Users:
         return self._secrets.keyed_hash(Purpose.EMAIL, unicodedata.normalize("NFC", email).casefold())
 
 
-def _email_context(user_id: str) -> str:
+def email_context(user_id: str) -> str:
+    """What the encrypted address of this user is bound to."""
     return f"email of {user_id}"
 
 

@@ -1,8 +1,6 @@
 """`lobbyctl admission rate | pause | resume`: change how many are let in, and say what came of it."""
 
-import getpass
 import json
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -12,6 +10,7 @@ from redis.asyncio import Redis
 
 from runtime.daemon import EXIT_ERROR
 from scripts.commands.admission_look import a_minute, in_words, wait_s
+from scripts.commands.operators import operator
 from scripts.commands.system import with_redis
 from storage.admission import AdmissionSettings, Change, Settings
 from storage.tickets import Tickets
@@ -63,14 +62,6 @@ async def resume(data_dir: Path, config_file: Path | None, *, as_json: bool) -> 
         _print(change, {}, said if change.is_changed else "It is not paused.", as_json=as_json)
 
     return await with_redis(data_dir, config_file, work)
-
-
-def operator() -> str:
-    """The login name of who types, also behind sudo."""
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name, as containers have them
-        return f"uid {os.getuid()}"
 
 
 def _projection(now: Settings, waiting: int, total_rate: int) -> str:

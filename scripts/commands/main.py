@@ -11,6 +11,7 @@ import typer
 
 from scripts.commands import DEFAULT_DATA_DIR
 from scripts.commands.admission import app as admission
+from scripts.commands.keys import app as keys
 from scripts.commands.options import AsJson, DataDir, SystemConfig
 
 DEFAULT_PLAYERS = 200
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(admission, name="admission")
+app.add_typer(keys, name="keys")
 
 
 @app.callback()

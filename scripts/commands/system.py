@@ -12,9 +12,15 @@ from redis.exceptions import RedisError
 from runtime.config import ConfigError, load
 from runtime.daemon import EXIT_CLEAN, EXIT_ERROR
 from runtime.logging import redact_text
+from runtime.secrets import KEY_FILE, Secrets
 from scripts.commands.data_dir import DataDir
 from storage.connections import connect
+from storage.database import Database
 from storage.errors import StoreAway
+from storage.keyring import OtherMasterSecret
+
+COMMAND_LIMIT_S = 60.0
+"""What a command gives the database for one transaction: an operator waits longer than a player."""
 
 
 class NothingRuns(Exception):
@@ -42,6 +48,25 @@ def redis_url(data_dir: Path, config_file: Path | None) -> str:
     return endpoints(DataDir(data_dir)).redis
 
 
+def database_url(data_dir: Path, config_file: Path | None) -> str:
+    """Where a running system's database is, found as its Redis is. Raises NothingRuns and ConfigError."""
+    if config_file is not None:
+        configured = load(config_file, environ=os.environ, overrides=[]).database.url
+        if configured:
+            return configured
+    return endpoints(DataDir(data_dir)).database
+
+
+def secrets_of(data_dir: Path, config_file: Path | None) -> Secrets:
+    """What the system's processes derive from their master secret, which this process must be able to read.
+
+    Raises ConfigError.
+    """
+    auth = load(config_file, environ=os.environ, overrides=[]).auth
+    has_own = (data_dir / KEY_FILE).exists()
+    return Secrets.load(auth, environ=os.environ, data_dir=data_dir if has_own else None)
+
+
 def endpoints(data_dir: DataDir) -> Endpoints:
     """What the data directory says of the system that runs there. Raises NothingRuns."""
     path = data_dir.endpoints
@@ -56,6 +81,28 @@ def endpoints(data_dir: DataDir) -> Endpoints:
         raise NothingRuns(f"{path} cannot be read: {error.strerror}.") from None
     except msgspec.DecodeError as error:
         raise NothingRuns(f"{path} is not what `lobbyctl up` writes: {error}.") from None
+
+
+async def with_database(
+    data_dir: Path, config_file: Path | None, work: Callable[[Database, Secrets], Awaitable[int | None]]
+) -> int:
+    """Do a command's work with a running system's database and secrets, or say on stderr why that cannot be.
+
+    Answers the exit code, as `with_redis`. Raises ConfigError.
+    """
+    url = ""
+    try:
+        url = database_url(data_dir, config_file)
+        database = Database(url, time_limit_s=COMMAND_LIMIT_S)
+        try:
+            return await work(database, secrets_of(data_dir, config_file)) or EXIT_CLEAN
+        finally:
+            await database.close()
+    except (NothingRuns, OtherMasterSecret) as error:
+        print(error, file=sys.stderr)
+    except StoreAway as error:
+        print(f"The system's database does not answer: {redact_text(str(error))}", file=sys.stderr)
+    return EXIT_ERROR
 
 
 async def with_redis(

@@ -55,7 +55,7 @@ def test_derived_keys_never_change() -> None:
         == "4048549b1facc612317e3540f3bb40626e4505db813892827c4cd4689a2ff9ee"
     )
     assert (
-        SECRETS.decrypt("v1.b005ba8c.1HdVzZ71qM1Tm_VG30vdN9cHJrbHKnlv3fQCI5ugeC1fl0Hdsg", "user-1")
+        SECRETS.encryption.decrypt("v1.b005ba8c.1HdVzZ71qM1Tm_VG30vdN9cHJrbHKnlv3fQCI5ugeC1fl0Hdsg", "user-1")
         == "가나다"
     )
 
@@ -71,39 +71,66 @@ def test_a_keyed_hash_is_64_hex_digits_and_no_signature(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.text(st.characters(exclude_categories=["Cs"])))
 def test_decrypt_undoes_encrypt_in_the_same_context(plaintext: str, context: str) -> None:
-    ciphertext = SECRETS.encrypt(plaintext, context)
-    assert SECRETS.decrypt(ciphertext, context) == plaintext
+    ciphertext = SECRETS.encryption.encrypt(plaintext, context)
+    assert SECRETS.encryption.decrypt(ciphertext, context) == plaintext
     with pytest.raises(Undecipherable):
-        SECRETS.decrypt(ciphertext, context + "x")
+        SECRETS.encryption.decrypt(ciphertext, context + "x")
 
 
 def test_equal_texts_have_different_ciphertexts() -> None:
-    assert SECRETS.encrypt("a@b.c", "1") != SECRETS.encrypt("a@b.c", "1")
+    assert SECRETS.encryption.encrypt("a@b.c", "1") != SECRETS.encryption.encrypt("a@b.c", "1")
 
 
 def test_a_ciphertext_names_the_key_that_made_it() -> None:
     other = Secrets(MASTER[::-1])
     with pytest.raises(Undecipherable, match="another master secret"):
-        other.decrypt(SECRETS.encrypt("a@b.c", "1"), "1")
+        other.encryption.decrypt(SECRETS.encryption.encrypt("a@b.c", "1"), "1")
+
+
+def test_a_key_s_id_tells_whose_it_is_and_not_what_it_is() -> None:
+    encryption, same, other = (Secrets(one).encryption for one in (MASTER, MASTER, MASTER[::-1]))
+    ids = {encryption.new_id() for _ in range(50)}
+    assert len(ids) == 50
+    for key_id in (*ids, encryption.first_id):
+        assert same.is_ours(key_id)
+        assert not other.is_ours(key_id)
+    for key_id in ("", "x", "가", "0" * 16, encryption.first_id * 2, ids.pop()[:-1]):
+        assert not encryption.is_ours(key_id)
+        with pytest.raises(Undecipherable, match="another master secret"):
+            encryption.use(key_id)
+    assert encryption.current_id == encryption.first_id
+
+
+def test_each_key_makes_its_own_ciphertexts_and_all_are_read() -> None:
+    writer, reader = Secrets(MASTER).encryption, Secrets(MASTER).encryption
+    made = []
+    for key_id in (writer.first_id, writer.new_id(), writer.new_id()):
+        writer.use(key_id)
+        made.append(writer.encrypt("a@b.c", "1"))
+        assert made[-1].startswith(f"v1.{key_id}.")
+    assert [reader.decrypt(each, "1") for each in made] == ["a@b.c"] * 3
+    swapped = made[1].replace(made[1].split(".")[1], made[2].split(".")[1])
+    with pytest.raises(Undecipherable, match="damaged"):
+        reader.decrypt(swapped, "1")
 
 
 @given(st.data())
 def test_a_changed_ciphertext_is_undecipherable(data: st.DataObject) -> None:
-    ciphertext = SECRETS.encrypt("a@b.c", "1")
+    ciphertext = SECRETS.encryption.encrypt("a@b.c", "1")
     start = ciphertext.rindex(".") + 1
     # The last digit carries bits that base64 throws away.
     at = data.draw(st.integers(start, len(ciphertext) - 2))
     digit = data.draw(st.sampled_from("Ab0-_!é\n").filter(lambda each: each != ciphertext[at]))
     with pytest.raises(Undecipherable):
-        SECRETS.decrypt(ciphertext[:at] + digit + ciphertext[at + 1 :], "1")
+        SECRETS.encryption.decrypt(ciphertext[:at] + digit + ciphertext[at + 1 :], "1")
 
 
 @given(st.text())
 def test_any_text_is_refused_in_words(text: str) -> None:
     with pytest.raises(Undecipherable):
-        SECRETS.decrypt(text, "1")
+        SECRETS.encryption.decrypt(text, "1")
     with pytest.raises(Undecipherable):
-        SECRETS.decrypt(SECRETS.encrypt("", "1").rpartition(".")[0] + "." + text, "1")
+        SECRETS.encryption.decrypt(SECRETS.encryption.encrypt("", "1").rpartition(".")[0] + "." + text, "1")
 
 
 def test_no_secret_is_shown() -> None:

@@ -105,7 +105,7 @@ async def test_the_cache_has_the_fields_of_the_design(users: Users, redis: Redis
         b"created_at": b"2024-12-18T10:00:00.123Z",
         b"password_hash": NEW.password_hash.encode(),
     }
-    assert SECRETS.decrypt(email, "email of user123") == NEW.email
+    assert SECRETS.encryption.decrypt(email, "email of user123") == NEW.email
     assert 3500 < await redis.ttl("user:user123") <= 3600
     assert await redis.smembers("usernames") == {b"user123"}
     (hashed,) = await redis.smembers("emails")

@@ -172,6 +172,12 @@ async def test_a_node_with_another_master_secret_is_told_so(house: Cluster) -> N
     node.kill()
 
 
+def test_a_worker_with_another_master_secret_than_the_database_does_not_start(house: Cluster) -> None:
+    worker = house.start_worker("login", 2, settings={"auth.secret": SECRET[::-1]}, wait=False)
+    assert worker.wait() == 1
+    assert "this database was begun with another master secret" in house.status(worker)["error"]
+
+
 def test_a_node_without_a_master_secret_does_not_start(cluster: Cluster) -> None:
     node = cluster.start_node(settings={"auth.secret": None}, wait=False)
     assert node.wait() == 2

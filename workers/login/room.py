@@ -15,6 +15,7 @@ from storage.admission import AdmissionSettings
 from storage.attempts import Attempts
 from storage.database import Database
 from storage.groups import Groups
+from storage.keyring import KeyRing
 from storage.logins import Logins
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
@@ -111,8 +112,14 @@ def assemble(process: WorkerProcess) -> Kind:
     configure = partial(AdmissionSettings(wire).configure, config.login.admit_rate, config.login.pod_count)
     survey = Survey(tickets, outbox, admission, process.boot_id, configure)
 
+    key_ring = KeyRing(database, secrets)
+
     async def prepare_database() -> None:
         await migrate(config.database.url)
+
+    async def open_key_ring() -> None:
+        await key_ring.open()
+        process.daemon.watch(key_ring.run(), "key ring")
 
     async def register_handlers() -> None:
         handlers.check()
@@ -128,6 +135,7 @@ def assemble(process: WorkerProcess) -> Kind:
         [request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY)],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),
             Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
         ],
