@@ -3,6 +3,7 @@
 Every change is one Function in `functions/tickets.lua`, and so is the admission of those whose turn it is.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -149,6 +150,15 @@ class Tickets:
         """How many are admitted a minute, by all pods together."""
         rate = await self._execute("HGET", keys.PORTAL_CONFIG, "totalRate")
         return float(rate or 0)
+
+    async def standing_room(self, user_id: str) -> tuple[int, bool]:
+        """How many are in line, and whether the user has a ticket."""
+        with redis_away_is_store_away():
+            waiting, has_ticket = await asyncio.gather(
+                self._redis.execute_command("ZCARD", keys.PORTAL_WAITING),
+                self._redis.execute_command("EXISTS", keys.user_ticket(user_id)),
+            )
+        return waiting, bool(has_ticket)
 
     async def issue(
         self,

@@ -28,7 +28,7 @@ IDLE_S = 0.25
 
 
 class Admission:
-    """Makes tickets READY at the set rate."""
+    """Makes tickets READY at the set rate. `waiting` is how many were in line at the last look."""
 
     def __init__(self, tickets: Tickets, outbox: Outbox, deadline_s: float) -> None:
         self._tickets = tickets
@@ -36,11 +36,11 @@ class Admission:
         self._deadline_s = deadline_s
         self._told: list[str] = []
         self._wake = asyncio.Event()
-        self._idle = True
+        self.waiting = 0
 
     def wake(self) -> None:
         """Somebody came: look at once, should the room have been empty."""
-        if self._idle:
+        if not self.waiting:
             self._wake.set()
 
     async def run(self) -> None:
@@ -66,7 +66,7 @@ class Admission:
             self.tell(admitted)
         for ended in outcome.expired:
             tell_expired(self._outbox, ended)
-        self._idle = outcome.waiting == 0
+        self.waiting = outcome.waiting
         return _pause_s(outcome)
 
     def tell(self, admitted: Admitted) -> None:

@@ -25,6 +25,7 @@ from workers.login.admission import Admission
 from workers.login.caution import Caution, Origins
 from workers.login.hashing import Hashing
 from workers.login.identifiers import Identifiers
+from workers.login.overflow import Overflow
 from workers.login.survey import Survey
 from workers.login.tokens import Tokens
 from workers.process import Kind, WorkerProcess, request_intake
@@ -49,6 +50,7 @@ class LoginRoom:
     tokens: Tokens
     hashing: Hashing
     admission: Admission
+    overflow: Overflow
     origins: Origins
     caution: Caution
     registrations: Attempts
@@ -100,6 +102,7 @@ def assemble(process: WorkerProcess) -> Kind:
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth, limits.passwords_per_ip),
         admission=admission,
+        overflow=Overflow(tickets, admission, config.login.max_queue_length),
         origins=Origins(secrets),
         caution=Caution(
             Logins(wire, limits.login_attempts_per_minute, limits.failed_logins_per_ip_per_minute), limits

@@ -1,6 +1,5 @@
 """From a password or a token to a signed-in connection, and out again."""
 
-import random
 from dataclasses import dataclass
 
 from protocol.envelope import Address, Delivery, SignIn, SignOut
@@ -8,7 +7,6 @@ from protocol.errors import (
     ACCOUNT_DISABLED,
     INVALID_TICKET,
     INVALID_TOKEN,
-    QUEUE_FULL,
     TICKET_NOT_FOUND,
     TOKEN_REUSED,
     RequestError,
@@ -34,9 +32,6 @@ from workers.login.survey import estimated_wait_s
 from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family
 from workers.requests import Answer, Call, record
-
-FULL_RETRY_MS = (5_000, 30_000)
-"""Those whom a full waiting room turns away are told to return at times spread over this range."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
             proven.risk,
         )
     except RoomFull as error:
-        raise RequestError(QUEUE_FULL, str(error), random.randint(*FULL_RETRY_MS)) from None
+        raise await room.overflow.refusal(error) from None
     room.admission.wake()
     reply = LoggedIn(
         tid=place.tid,
@@ -92,8 +87,9 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
 
 async def _by_password(room: LoginRoom, call: Call[Login]) -> Proven:
     data, envelope = call.data, call.envelope
-    room.hashing.refuse_when_full(envelope.peer)
     user_id = fold(data.username or "")
+    await room.overflow.refuse_early(user_id)
+    room.hashing.refuse_when_full(envelope.peer)
     origin = room.origins.of(user_id, envelope.peer, data.client_fingerprint)
     await room.caution.consider(user_id, origin)
     user = await room.users.get(user_id)
@@ -108,6 +104,7 @@ async def _by_password(room: LoginRoom, call: Call[Login]) -> Proven:
 
 async def _by_token(room: LoginRoom, call: Call[Login]) -> Proven:
     user_id, token = _read_refresh(room, call.data.refresh_token or "")
+    await room.overflow.refuse_early(user_id)
     scope = f"{user_id}\n{token.hash}"
     try:
         await room.sessions.check(user_id, token, record(call, scope))

@@ -22,6 +22,7 @@ async def stream(room: LoginRoom, call: Call[Stream]) -> Answer:
         raise RequestError(TICKET_NOT_FOUND) from None
     except TakenOver:
         raise RequestError(SESSION_TAKEN_OVER) from None
+    room.admission.wake()  # who was passed over may be the only one in line
     reply = Place(
         status=place.status,
         position=place.position,
