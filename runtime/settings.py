@@ -45,6 +45,9 @@ def is_secret(annotation: Any) -> bool:
     )
 
 
+Score = Annotated[int, Meta(ge=1, le=2**43)]
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One table of `config.toml`; immutable, and its repr hides what is secret."""
 
@@ -110,6 +113,32 @@ class LoginSettings(Section, frozen=True):
     ] = 2.0
     finalize_deadline_s: Annotated[Duration, "A READY ticket unused for so long gives its slot away."] = 60.0
     ticket_ttl_s: Annotated[Duration, "A place is kept so long after its player was last seen."] = 900.0
+
+
+class RankingSettings(Section, frozen=True):
+    """Scores and boards: the rules of the games, the zone of their days, how long past ones are at hand."""
+
+    time_zone: Annotated[
+        str,
+        Meta(min_length=1, extra={"expected": "a time zone such as Asia/Seoul"}),
+        "Zone in which days, weeks and months begin.",
+    ] = "UTC"
+    score_ceilings: Annotated[
+        dict[Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\Z")], Score],
+        Meta(min_length=1, extra={"expected": "a table of games such as { suika = 10_000_000 }"}),
+        "Highest score of each game; others are refused.",
+    ] = msgspec.field(default_factory=lambda: {"suika": 10_000_000})
+    difficulties: Annotated[
+        list[Annotated[str, Meta(min_length=1, max_length=16)]],
+        Meta(min_length=1, extra={"expected": 'a list such as ["easy", "hard"]'}),
+        "Difficulties that a game can be played at.",
+    ] = msgspec.field(default_factory=lambda: ["easy", "medium", "hard"])
+    min_session_s: Annotated[Duration, "A game session younger than this cannot have a result."] = 1.0
+    submit_max_size: Annotated[Count, "Accepted scores waiting before a submission gets BUSY."] = 200_000
+    keep_past_s: Annotated[Duration, "A past board stays in Redis for so long, then is read from SQL."] = (
+        172_800.0
+    )
+    max_friends: Annotated[int, Meta(ge=1, le=1000), "Friends that one player may have."] = 200
 
 
 class AuthSettings(Section, frozen=True):
@@ -179,6 +208,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     socketd: SocketdSettings = SocketdSettings()
     queues: QueuesSettings = QueuesSettings()
     login: LoginSettings = LoginSettings()
+    ranking: RankingSettings = RankingSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()

@@ -72,6 +72,10 @@ def _choices(kind: inspect.EnumType) -> str:
     return ", ".join(f"`{member.value}`" for member in kind.cls)
 
 
+def _inner(kind: inspect.StructType) -> str:
+    return ", ".join(f"`{field.encode_name}`" for field in kind.fields)
+
+
 WORDS: dict[type[inspect.Type], tuple[str, Callable[[Any], str]]] = {
     inspect.NoneType: ("`null`", lambda kind: ""),
     inspect.BoolType: ("boolean", lambda kind: ""),
@@ -79,7 +83,8 @@ WORDS: dict[type[inspect.Type], tuple[str, Callable[[Any], str]]] = {
     inspect.FloatType: ("number", lambda kind: ""),
     inspect.StrType: ("text", _text),
     inspect.EnumType: ("text", _choices),
-    inspect.ListType: ("array", lambda kind: f"each: {described(kind.item_type)[0]}"),
+    inspect.ListType: ("array", lambda kind: f"each: {' of '.join(filter(None, described(kind.item_type)))}"),
+    inspect.StructType: ("map", _inner),
     inspect.DictType: ("map", lambda kind: f"each value: {described(kind.value_type)[0]}"),
 }
 """By the type that msgspec sees: its name for clients, and what its constraints say."""

@@ -56,6 +56,21 @@ PORTAL_WINDOW = "queue:window:portal"
 PORTAL_SURVEY = "queue:survey:portal"
 """String with expiry: the login worker that walks the waiting room now (a lease)."""
 
+SUBMITTED_SCORES = "ranking_queue:submit"
+"""The queue of accepted scores, on their way to SQL and the boards."""
+
+RANKING_REMOVED = "ranking:removed"
+"""Set of users whose scores count on no board; `""` is always in it, so that a Redis which lost it shows."""
+
+RANKING_CHANGED = "ranking:changed"
+"""Hash of boards whose top has changed: type to period, and `{type}:told` to the ms of the last broadcast."""
+
+RANKING_OVERTAKEN = "ranking:overtaken"
+"""Hash of who is to hear that a friend overtook them, to `friendId|score|rank` of the latest."""
+
+RANKING_OVERTAKEN_DUE = "ranking:overtaken:due"
+"""Sorted set of users by the ms from which they may hear of a friend again."""
+
 AUDIT_LOGS = "iam:audit:logs"
 """List of what operators did, newest first: `time|who|action|resource|result|policy`."""
 
@@ -159,3 +174,24 @@ def request_record(scope: str) -> str:
 def limit(kind: str, subject: str) -> str:
     """String with expiry: how often `subject` did `kind` in the current period."""
     return f"limit:{kind}:{subject}"
+
+
+def board(board_type: str, period: str, game_type: str | None = None) -> str:
+    """Sorted set of the best scores of a period, of one game or of all; `storage/placing.py` says how."""
+    name = f"ranking:{board_type}:{period}"
+    return name if game_type is None else f"{name}:{game_type}"
+
+
+def ranking_friends(user_id: str) -> str:
+    """Sorted set with expiry: the user and their friends, by their numbers on the all-time board when read."""
+    return f"ranking:friends:{user_id}"
+
+
+def temp_score(user_id: str) -> str:
+    """Hash with expiry: the score that the user submitted last."""
+    return f"temp_score:{user_id}"
+
+
+def session_result(game_session_id: str, user_id: str) -> str:
+    """String with expiry: the task of the user's result of a game session."""
+    return f"ranking:result:{game_session_id}:{user_id}"

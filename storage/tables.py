@@ -4,7 +4,7 @@ Text compares byte by byte and trailing spaces count, on both databases. What on
 above all keys, is stored as ASCII on MariaDB, which keeps its indexes small.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
@@ -80,6 +80,81 @@ encryption_keys = Table(
     Column("key_id", _ascii(32), nullable=False, unique=True, comment="names the key, does not give it away"),
     Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
     Column("created_by", _text(64), nullable=False, comment="the operator, or lobbyd"),
+
+scores = Table(
+    "scores",
+    metadata,
+    Column("task_id", _ascii(96), primary_key=True, comment="begins with the ms of submission"),
+    Column("user_id", _ascii(32), nullable=False),
+    Column("game_type", _ascii(32), nullable=False),
+    Column("difficulty", _ascii(16), nullable=False),
+    Column("score", BigInteger, nullable=False),
+    Column("game_session_id", _ascii(64), nullable=True),
+    Column("submitted_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    UniqueConstraint("game_session_id", "user_id"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+best_scores = Table(
+    "best_scores",
+    metadata,
+    Column("period", _ascii(8), primary_key=True, comment="all, or a day such as 20241218"),
+    Column("game_type", _ascii(32), primary_key=True),
+    Column("user_id", _ascii(32), primary_key=True),
+    Column("score", BigInteger, nullable=False),
+    Column("reached_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+ranking_removals = Table(
+    "ranking_removals",
+    metadata,
+    Column("user_id", _ascii(32), primary_key=True, comment="whose scores count no more"),
+    Column("operator", _text(64), nullable=False),
+    Column("reason", _text(255), nullable=False),
+    Column("removed_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+frozen_boards = Table(
+    "frozen_boards",
+    metadata,
+    Column("period", _ascii(8), primary_key=True),
+    Column("game_type", _ascii(32), primary_key=True, comment="empty for all games"),
+    Column("players", Integer, nullable=False),
+    Column("frozen_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+frozen_places = Table(
+    "frozen_places",
+    metadata,
+    Column("period", _ascii(8), primary_key=True),
+    Column("game_type", _ascii(32), primary_key=True, comment="empty for all games"),
+    Column("place", Integer, primary_key=True, autoincrement=False, comment="from 1, no two alike"),
+    Column("rank", Integer, nullable=False, comment="from 1, the same for equal scores"),
+    Column("user_id", _ascii(32), nullable=False),
+    Column("score", BigInteger, nullable=False),
+    UniqueConstraint("period", "game_type", "user_id"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+friends = Table(
+    "friends",
+    metadata,
+    Column("user_id", _ascii(32), ForeignKey(users.c.user_id), primary_key=True),
+    Column("friend_id", _ascii(32), ForeignKey(users.c.user_id), primary_key=True, index=True),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
     mysql_engine="InnoDB",
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_nopad_bin",

@@ -1,6 +1,6 @@
 """Every message, one file a domain. Importing this package declares them all."""
 
-from protocol.messages import auth, connection, waiting
+from protocol.messages import auth, connection, ranking, waiting
 from protocol.messages.declaration import (
     ADMIN,
     EVENTS,
@@ -33,5 +33,6 @@ __all__ = [
     "connection",
     "event_name",
     "owned_by",
+    "ranking",
     "waiting",
 ]

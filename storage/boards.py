@@ -1,0 +1,262 @@
+"""The noun "board": the best scores of a period, of one game or of all, in Redis.
+
+SQL is the truth (`storage/scores.py`); a board can be rebuilt from it at any time, while it is used. Every
+change is one Function in `functions/boards.lua`.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import Any, NamedTuple
+
+from protocol.messages.ranking import BoardType
+from storage import keys
+from storage.errors import redis_away_is_store_away
+from storage.functions import Library
+from storage.gathering import Gathering
+from storage.periods import Period, Periods
+from storage.placing import placed, score_of
+from storage.wire import Argument, Wire
+
+LIBRARY = Library("boards")
+
+MOST_RAISED = 1000
+"""Scores of one game and day in one call: what Lua can unpack at once, and 20 ms of Redis."""
+
+
+class Board(NamedTuple):
+    """Which board; `game_type` is None for all games."""
+
+    period: Period
+    game_type: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The Redis key."""
+        return keys.board(self.period.type.value, self.period.name, self.game_type)
+
+
+class Best(NamedTuple):
+    """A user's score of a game and when it was reached, in ms since the epoch."""
+
+    user_id: str
+    score: int
+    reached_ms: int
+
+
+class Group(NamedTuple):
+    """Scores of one game that were reached in the same periods, one a user."""
+
+    game_type: str
+    periods: Periods
+    scores: Sequence[Best]
+
+
+class Raised(NamedTuple):
+    """What became of a user's standing on the all-time board of all games.
+
+    `score_before` and `rank_before` are None for a first score.
+    """
+
+    user_id: str
+    score_before: int | None
+    rank_before: int | None
+    score: int
+    rank: int
+
+
+class Place(NamedTuple):
+    """A user's place on a board; equal scores share a rank."""
+
+    rank: int
+    user_id: str
+    score: int
+
+
+class Standing(NamedTuple):
+    """Where a user stands. `rank`, `score` and `place` (from 0, no two alike) are None without a score."""
+
+    players: int
+    rank: int | None = None
+    score: int | None = None
+    place: int | None = None
+
+
+class Page(NamedTuple):
+    """A part of a board to be asked for."""
+
+    board: Board
+    offset: int
+    limit: int
+
+
+class RemovedLost(Exception):
+    """Redis does not know who is removed: it lost its data. `Boards.remember_removed` helps."""
+
+
+class Boards:
+    """The boards of one system. Every method raises StoreAway.
+
+    `keep_past_s` is how long a board stays in Redis after its period's end.
+    """
+
+    def __init__(self, redis: Wire, keep_past_s: float) -> None:
+        self._redis = redis
+        self._keep_past_ms = int(keep_past_s * 1000)
+        self._pages = Gathering(self._look_up_pages)
+        self._standings = Gathering(self._look_up_standings)
+
+    async def raise_scores(self, groups: Sequence[Group]) -> list[Raised]:
+        """Write scores to all their boards, where they are better than what is there.
+
+        Answers how each user's standing changed, in the order of the groups; the removed are left out.
+        Raises RemovedLost.
+        """
+        names = [keys.RANKING_REMOVED, keys.RANKING_CHANGED]
+        args: list[Argument] = []
+        for group in groups:
+            boards = _boards_of(group)
+            names += [board.key for board in boards]
+            periods = [board.period for board in boards[:4]]
+            args += [period.name for period in periods[1:]]
+            args += [self._expires_ms(period) for period in periods[1:]]
+            args.append(len(group.scores))
+            for user_id, score, reached_ms in group.scores:
+                args.append(user_id)
+                args += [repr(placed(score, reached_ms, period)) for period in periods]
+        answer = await self._call("board_raise", names, args)
+        if answer is None:
+            raise RemovedLost
+        rows = [best.user_id for group in groups for best in group.scores]
+        return [_raised(user_id, row) for user_id, row in zip(rows, answer, strict=True) if row]
+
+    async def fill(self, board: Board, scores: Sequence[Best]) -> int:
+        """Write scores to one board, where they are better than what is there; how many were. Raises RemovedLost."""
+        args: list[Argument] = [self._expires_ms(board.period)]
+        for user_id, score, reached_ms in scores:
+            args += [repr(placed(score, reached_ms, board.period)), user_id]
+        answer = await self._call("board_fill", [keys.RANKING_REMOVED, board.key], args)
+        if answer is None:
+            raise RemovedLost
+        return int(answer)
+
+    async def remember_removed(self, user_ids: Set[str]) -> None:
+        """Tell Redis who is removed, as SQL says."""
+        await self._execute("SADD", keys.RANKING_REMOVED, "", *sorted(user_ids))
+
+    async def remove(self, user_id: str, boards: Sequence[Board]) -> int:
+        """Take a user off these boards, and keep them off all; from how many. Raises RemovedLost."""
+        names = [keys.RANKING_REMOVED, *(board.key for board in boards)]
+        answer = await self._call("board_remove", names, [user_id])
+        if answer is None:
+            raise RemovedLost
+        return int(answer)
+
+    async def restore(self, user_id: str) -> None:
+        """Let a removed user's scores count again. What they had is for `fill`."""
+        await self._execute("SREM", keys.RANKING_REMOVED, user_id)
+
+    async def page(self, page: Page) -> list[Place]:
+        """A part of a board, best first. All that are asked for in one turn of the loop are read together."""
+        return await self._pages.get(page) or []
+
+    async def standing(self, board: Board, user_id: str) -> Standing:
+        """Where a user stands. All that are asked for in one turn of the loop are read together."""
+        return await self._standings.get((board, user_id)) or Standing(0)
+
+    async def take_changed(self, least_s: float) -> list[tuple[BoardType, str]]:
+        """Boards of all games whose top has changed and was not taken within `least_s` seconds: type and
+        period.
+
+        Of all that ask, one gets each.
+        """
+        answer = await self._call("board_changed", [keys.RANKING_CHANGED], [int(least_s * 1000)])
+        return [(BoardType(answer[i].decode()), answer[i + 1].decode()) for i in range(0, len(answer), 2)]
+
+    async def numbers(self, board: Board, user_ids: Sequence[str]) -> list[float | None]:
+        """The numbers that users have on a board."""
+        answer = await self._execute("ZMSCORE", board.key, *user_ids)
+        return [None if number is None else float(number) for number in answer]
+
+    async def scan(self, board: Board, cursor: int, count: int) -> tuple[int, Mapping[str, float]]:
+        """Some users of a board and their numbers, and the cursor to go on with, 0 at the end."""
+        following, rows = await self._execute("ZSCAN", board.key, cursor, "COUNT", count)
+        return int(following), {rows[i].decode(): float(rows[i + 1]) for i in range(0, len(rows), 2)}
+
+    async def correct(self, board: Board, wrong: Sequence[tuple[str, float | None, float | None]]) -> int:
+        """Set users' numbers, each from what was seen to what is wanted; those that changed meanwhile stay."""
+        args: list[Argument] = []
+        for user_id, seen, wanted in wrong:
+            args += [
+                user_id,
+                "" if seen is None else _redis_float(seen),
+                "" if wanted is None else repr(wanted),
+            ]
+        return int(await self._call("board_correct", [board.key], args))
+
+    async def _look_up_pages(self, pages: Set[Page]) -> dict[Page, list[Place]]:
+        asked = list(pages)
+        args: list[Argument] = []
+        for page in asked:
+            args += [page.offset, page.limit]
+        answers = await self._call("board_pages", [page.board.key for page in asked], args)
+        return {
+            page: _places(page.offset, first, rows)
+            for page, (first, rows) in zip(asked, answers, strict=True)
+        }
+
+    async def _look_up_standings(self, wanted: Set[tuple[Board, str]]) -> dict[tuple[Board, str], Standing]:
+        asked = list(wanted)
+        names = [board.key for board, _ in asked]
+        answers = await self._call("board_standings", names, [user_id for _, user_id in asked])
+        return {question: _standing(answer) for question, answer in zip(asked, answers, strict=True)}
+
+    def _expires_ms(self, period: Period) -> int:
+        return 0 if period.ends_ms is None else period.ends_ms + self._keep_past_ms
+
+    async def _execute(self, *command: Argument) -> Any:
+        with redis_away_is_store_away():
+            return await self._redis.execute_command(*command)
+
+    async def _call(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
+        with redis_away_is_store_away():
+            return await LIBRARY.call(self._redis, function, names, args)
+
+
+def _boards_of(group: Group) -> list[Board]:
+    """All time, day, week and month of all games, then of the group's own."""
+    periods = [group.periods[board_type] for board_type in BoardType]
+    return [Board(period, game_type) for game_type in (None, group.game_type) for period in periods]
+
+
+def _raised(user_id: str, row: Sequence[Any]) -> Raised:
+    before, rank_before, number, rank = row
+    return Raised(
+        user_id=user_id,
+        score_before=score_of(float(before)) if before else None,
+        rank_before=rank_before or None,
+        score=score_of(float(number)),
+        rank=rank,
+    )
+
+
+def _standing(answer: Sequence[Any]) -> Standing:
+    if len(answer) == 1:
+        return Standing(answer[0])
+    players, number, rank, place = answer
+    return Standing(players, rank, score_of(float(number)), place)
+
+
+def _places(offset: int, first: int, rows: Sequence[bytes]) -> list[Place]:
+    """Ranks along a page whose first user has the rank `first`: equal scores share one."""
+    places: list[Place] = []
+    rank = first
+    for i in range(0, len(rows), 2):
+        score = score_of(float(rows[i + 1]))
+        if places and score != places[-1].score:
+            rank = offset + i // 2 + 1
+        places.append(Place(rank, rows[i].decode(), score))
+    return places
+
+
+def _redis_float(number: float) -> str:
+    """A number as Redis tells it."""
+    return f"{number:.17g}"

@@ -1,0 +1,192 @@
+#!lua name=lobbyd_boards_@VERSION@
+-- Boards: sorted sets of users by a number whose whole part is their score and whose fraction says how early they
+-- reached it (storage/placing.py). All that writes a board uses ZADD GT, so it comes out the same in whatever order
+-- and however often it is written. Whoever is in the set of the removed is on no board.
+
+local TYPES = {'total', 'daily', 'weekly', 'monthly'}
+local TOP = 100
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The rank of a number: equal scores share one.
+local function rank_of(board, number)
+  return redis.call('ZCOUNT', board, whole(math.floor(tonumber(number)) + 1), '+inf') + 1
+end
+
+-- Notes that the top of a board of all games has changed, if one of the written numbers is in it.
+local function note_change(board, changed, board_type, period, highest)
+  local last = redis.call('ZRANGE', board, TOP - 1, TOP - 1, 'REV', 'WITHSCORES')
+  if not last[2] or highest >= tonumber(last[2]) then redis.call('HSET', changed, board_type, period) end
+end
+
+-- Writes the scores of one game and day to its eight boards. `rows` are users and their four numbers by turns,
+-- from args[at] on. Appends the answer for each row to `answers`.
+local function raise_group(keys, first, args, at, count, removed, changed, periods, expiries, answers)
+  local users, numbers, highest = {}, {{}, {}, {}, {}}, {-1, -1, -1, -1}
+  for i = 0, count - 1 do users[i + 1] = args[at + i * 5] end
+  local gone = redis.call('SMISMEMBER', removed, unpack(users))
+  local before, ranks = redis.call('ZMSCORE', keys[first], unpack(users)), {}
+  for i = 1, count do
+    if before[i] then ranks[i] = rank_of(keys[first], before[i]) end
+    if gone[i] == 0 then
+      for kind = 1, 4 do
+        local number = args[at + (i - 1) * 5 + kind]
+        local list = numbers[kind]
+        list[#list + 1], list[#list + 2] = number, users[i]
+        if tonumber(number) > highest[kind] then highest[kind] = tonumber(number) end
+      end
+    end
+  end
+  for kind = 1, 4 do
+    if #numbers[kind] > 0 then
+      for _, board in ipairs({keys[first + kind - 1], keys[first + kind + 3]}) do
+        local is_new = expiries[kind] ~= '0' and redis.call('EXISTS', board) == 0
+        local count_changed = redis.call('ZADD', board, 'GT', 'CH', unpack(numbers[kind]))
+        if is_new then redis.call('PEXPIREAT', board, expiries[kind]) end
+        if board == keys[first + kind - 1] and count_changed > 0 then
+          note_change(board, changed, TYPES[kind], periods[kind], highest[kind])
+        end
+      end
+    end
+  end
+  for i = 1, count do
+    if gone[i] == 1 then
+      answers[#answers + 1] = {}
+    else
+      local number = args[at + (i - 1) * 5 + 1]
+      if before[i] and tonumber(before[i]) > tonumber(number) then number = before[i] end
+      answers[#answers + 1] = {before[i] or '', ranks[i] or 0, number, rank_of(keys[first], number)}
+    end
+  end
+end
+
+-- Writes scores to the boards, grouped by game and day. No user may be twice in a group.
+-- KEYS: removed, changed, then for each group: its total, daily, weekly and monthly board of all games, and the same of
+-- its game.
+-- ARGV for each group: names of day, week and month, ms at which their boards expire, how many rows, then for each row
+-- user and numbers for total, daily, weekly and monthly.
+-- Answers nothing when the set of the removed is lost, else for each row {} for the removed, or the number on the total
+-- board of all games before or '', the rank before or 0, number and rank now.
+local function raise(keys, args)
+  redis.call('HLEN', keys[2])
+  if redis.call('SCARD', keys[1]) == 0 then return nil end
+  for i = 3, #keys do redis.call('ZCARD', keys[i]) end
+  local answers, at = {}, 1
+  for first = 3, #keys, 8 do
+    local periods = {'all', args[at], args[at + 1], args[at + 2]}
+    local expiries, count = {'0', args[at + 3], args[at + 4], args[at + 5]}, tonumber(args[at + 6])
+    raise_group(keys, first, args, at + 7, count, keys[1], keys[2], periods, expiries, answers)
+    at = at + 7 + count * 5
+  end
+  return answers
+end
+
+-- Writes numbers to one board, as a rebuild does. KEYS: removed, board. ARGV: ms at which the board expires or 0, then
+-- number and user by turns. Answers how many were changed, nothing when the set of the removed is lost.
+local function fill(keys, args)
+  if redis.call('SCARD', keys[1]) == 0 then return nil end
+  redis.call('ZCARD', keys[2])
+  local users, list = {}, {}
+  for i = 3, #args, 2 do users[#users + 1] = args[i] end
+  local gone = redis.call('SMISMEMBER', keys[1], unpack(users))
+  for i = 1, #users do
+    if gone[i] == 0 then list[#list + 1], list[#list + 2] = args[i * 2], users[i] end
+  end
+  if #list == 0 then return 0 end
+  local written = redis.call('ZADD', keys[2], 'GT', 'CH', unpack(list))
+  if args[1] ~= '0' then redis.call('PEXPIREAT', keys[2], args[1]) end
+  return written
+end
+
+-- Corrects what is wrong on a board, where it is still what was seen. KEYS: board. ARGV: user, number seen or '',
+-- number wanted or '' by turns. Answers how many were corrected.
+local function correct(keys, args)
+  redis.call('ZCARD', keys[1])
+  local corrected = 0
+  for i = 1, #args, 3 do
+    if (redis.call('ZSCORE', keys[1], args[i]) or '') == args[i + 1] then
+      corrected = corrected + 1
+      if args[i + 2] == '' then
+        redis.call('ZREM', keys[1], args[i])
+      else
+        redis.call('ZADD', keys[1], args[i + 2], args[i])
+      end
+    end
+  end
+  return corrected
+end
+
+-- Takes a user off boards, for as long as they are in the set of the removed. KEYS: removed, boards. ARGV: user.
+-- Answers nothing when the set is lost, else from how many boards.
+local function remove(keys, args)
+  if redis.call('SCARD', keys[1]) == 0 then return nil end
+  for i = 2, #keys do redis.call('ZCARD', keys[i]) end
+  redis.call('SADD', keys[1], args[1])
+  local count = 0
+  for i = 2, #keys do count = count + redis.call('ZREM', keys[i], args[1]) end
+  return count
+end
+
+-- Parts of boards, best first. KEYS: boards, which may come again. ARGV: offset and limit of each.
+-- Answers for each the rank of its first user, and users and numbers by turns.
+local function pages(keys, args)
+  local answers = {}
+  for i, board in ipairs(keys) do
+    local offset, limit = tonumber(args[i * 2 - 1]), tonumber(args[i * 2])
+    local rows = redis.call('ZRANGE', board, whole(offset), whole(offset + limit - 1), 'REV', 'WITHSCORES')
+    answers[i] = {rows[2] and rank_of(board, rows[2]) or 0, rows}
+  end
+  return answers
+end
+
+-- Where users stand. KEYS: boards, which may come again. ARGV: a user for each.
+-- Answers for each how many players its board has, and, if the user is one, number, rank and place from 0.
+local function standings(keys, args)
+  local answers = {}
+  for i, board in ipairs(keys) do
+    local total, number = redis.call('ZCARD', board), redis.call('ZSCORE', board, args[i])
+    if number then
+      answers[i] = {total, number, rank_of(board, number), redis.call('ZREVRANK', board, args[i])}
+    else
+      answers[i] = {total}
+    end
+  end
+  return answers
+end
+
+-- The boards whose top is to be told now: those that changed and were not told within so many ms.
+-- KEYS: changed. ARGV: ms. Answers type and period by turns.
+local function take_changed(keys, args)
+  local now, taken = now_ms(), {}
+  local was = redis.call('HGETALL', keys[1])
+  local fields = {}
+  for i = 1, #was, 2 do fields[was[i]] = was[i + 1] end
+  for _, board_type in ipairs(TYPES) do
+    local told = tonumber(fields[board_type .. ':told'] or 0)
+    if fields[board_type] and (now - told >= tonumber(args[1]) or now < told) then
+      redis.call('HDEL', keys[1], board_type)
+      redis.call('HSET', keys[1], board_type .. ':told', whole(now))
+      taken[#taken + 1], taken[#taken + 2] = board_type, fields[board_type]
+    end
+  end
+  return taken
+end
+
+local function register_reading(name, callback)
+  redis.register_function{function_name = name .. '_@VERSION@', callback = callback, flags = {'no-writes'}}
+end
+
+redis.register_function('board_raise_@VERSION@', raise)
+redis.register_function('board_fill_@VERSION@', fill)
+redis.register_function('board_correct_@VERSION@', correct)
+redis.register_function('board_remove_@VERSION@', remove)
+redis.register_function('board_changed_@VERSION@', take_changed)
+register_reading('board_pages', pages)
+register_reading('board_standings', standings)

@@ -1,0 +1,114 @@
+#!lua name=lobbyd_friends_@VERSION@
+-- Cached friends: a sorted set of a user and their friends, by their numbers on the all-time board when it was filled,
+-- -1 without a score.
+-- As with cached groups, a reader who finds nothing leaves a mark of its own, a member that begins with '?', reads SQL
+-- and fills the set only if the mark is still there. Who changes a friendship deletes both sets after the commit.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function cached(key)
+  local members = redis.call('ZRANGE', key, 0, -1)
+  for _, member in ipairs(members) do
+    if string.sub(member, 1, 1) == '?' then return false end
+  end
+  return #members > 0 and members
+end
+
+-- Leaves the reader's mark where sets are to be filled.
+local function mark_missing(keys, first, members, mark, mark_ms)
+  for i = first, #keys do
+    if not members[i] then
+      redis.call('ZADD', keys[i], 0, mark)
+      redis.call('PEXPIRE', keys[i], mark_ms, 'NX') -- marks of readers that failed must not keep one another alive
+    end
+  end
+end
+
+-- Friends and their numbers as they are now. KEYS: board, sets. ARGV: the reader's mark, how long marks are kept in ms.
+-- Answers for each set users and numbers or '' by turns, nothing for those that the reader is to fill.
+local function read(keys, args)
+  redis.call('ZCARD', keys[1])
+  local members, answers = {}, {}
+  for i = 2, #keys do members[i] = cached(keys[i]) end
+  for i = 2, #keys do
+    answers[i - 1] = false
+    if members[i] then
+      local rows = {}
+      for j, number in ipairs(redis.call('ZMSCORE', keys[1], unpack(members[i]))) do
+        rows[#rows + 1], rows[#rows + 2] = members[i][j], number or ''
+      end
+      answers[i - 1] = rows
+    end
+  end
+  mark_missing(keys, 2, members, args[1], args[2])
+  return answers
+end
+
+-- KEYS: board, sets. ARGV: the reader's mark, how long sets are kept in ms, the members of each as JSON.
+local function fill(keys, args)
+  redis.call('ZCARD', keys[1])
+  for i = 2, #keys do
+    if redis.call('ZSCORE', keys[i], args[1]) then
+      local members, list = cjson.decode(args[i + 1]), {}
+      for j, number in ipairs(redis.call('ZMSCORE', keys[1], unpack(members))) do
+        list[#list + 1], list[#list + 2] = number or '-1', members[j]
+      end
+      redis.call('DEL', keys[i])
+      redis.call('ZADD', keys[i], unpack(list))
+      redis.call('PEXPIRE', keys[i], args[2])
+    end
+  end
+end
+
+-- Notes whom players have overtaken: friends whose score was at least theirs before and is less than theirs now.
+-- KEYS: board, overtaken, due, sets. ARGV: the reader's mark, how long marks are kept in ms, then for each set user,
+-- score before or -1, score and rank now. Answers for each set 1, or 0 for those that the reader is to fill.
+local function overtake(keys, args)
+  redis.call('ZCARD', keys[1])
+  redis.call('HLEN', keys[2])
+  redis.call('ZCARD', keys[3])
+  local now, members, answers = string.format('%.0f', now_ms()), {}, {}
+  for i = 4, #keys do members[i] = cached(keys[i]) end
+  for i = 4, #keys do
+    answers[i - 3] = members[i] and 1 or 0
+    if members[i] and #members[i] > 1 then
+      local at = 3 + (i - 4) * 4
+      local user, before, after = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
+      for j, number in ipairs(redis.call('ZMSCORE', keys[1], unpack(members[i]))) do
+        local score = number and math.floor(tonumber(number))
+        if score and score >= before and score < after and members[i][j] ~= user then
+          redis.call('HSET', keys[2], members[i][j], user .. '|' .. args[at + 2] .. '|' .. args[at + 3])
+          redis.call('ZADD', keys[3], 'NX', now, members[i][j])
+        end
+      end
+    end
+  end
+  mark_missing(keys, 4, members, args[1], args[2])
+  return answers
+end
+
+-- Who is to hear now that a friend overtook them; they hear of nothing more for `gap` ms.
+-- KEYS: overtaken, due. ARGV: most, gap. Answers user and `friendId|score|rank` by turns.
+local function take_overtaken(keys, args)
+  redis.call('HLEN', keys[1])
+  local now, taken = now_ms(), {}
+  for _, user in ipairs(redis.call('ZRANGEBYSCORE', keys[2], '-inf', now, 'LIMIT', 0, args[1])) do
+    local by = redis.call('HGET', keys[1], user)
+    if by then
+      redis.call('HDEL', keys[1], user)
+      redis.call('ZADD', keys[2], string.format('%.0f', now + args[2]), user)
+      taken[#taken + 1], taken[#taken + 2] = user, by
+    else
+      redis.call('ZREM', keys[2], user)
+    end
+  end
+  return taken
+end
+
+redis.register_function('friends_read_@VERSION@', read)
+redis.register_function('friends_fill_@VERSION@', fill)
+redis.register_function('friends_overtake_@VERSION@', overtake)
+redis.register_function('friends_overtaken_@VERSION@', take_overtaken)

@@ -1,0 +1,1 @@
+"""Scores, boards and friends."""
