@@ -129,7 +129,7 @@ class Boards:
         return [_raised(user_id, row) for user_id, row in zip(rows, answer, strict=True) if row]
 
     async def fill(self, board: Board, scores: Sequence[Best]) -> int:
-        """Write scores to one board, where they are better than what is there; how many were. Raises RemovedLost."""
+        """Write scores to one board, where they are better than what is there. Raises RemovedLost."""
         args: list[Argument] = [self._expires_ms(board.period)]
         for user_id, score, reached_ms in scores:
             args += [repr(placed(score, reached_ms, board.period)), user_id]
@@ -182,7 +182,7 @@ class Boards:
         return int(following), {rows[i].decode(): float(rows[i + 1]) for i in range(0, len(rows), 2)}
 
     async def correct(self, board: Board, wrong: Sequence[tuple[str, float | None, float | None]]) -> int:
-        """Set users' numbers, each from what was seen to what is wanted; those that changed meanwhile stay."""
+        """Set numbers, each from what was seen to what is wanted; what changed meanwhile stays."""
         args: list[Argument] = []
         for user_id, seen, wanted in wrong:
             args += [

@@ -183,7 +183,7 @@ def board(board_type: str, period: str, game_type: str | None = None) -> str:
 
 
 def ranking_friends(user_id: str) -> str:
-    """Sorted set with expiry: the user and their friends, by their numbers on the all-time board when read."""
+    """Sorted set with expiry: the user and their friends, by their numbers on the all-time board."""
     return f"ranking:friends:{user_id}"
 
 

@@ -25,7 +25,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """A stretch of time whose scores are compared, in ms since the epoch; `ends_ms` is None for all of time."""
+    """A stretch of time, in ms since the epoch, whose scores are compared; all of time has no end."""
 
     type: BoardType
     name: str

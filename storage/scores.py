@@ -248,7 +248,7 @@ def _inserted_once(dialect: str) -> Any:
 
 
 def _raised(dialect: str) -> Any:
-    """The better score stays, and of equal ones the earlier. MariaDB assigns in this order, hence the order."""
+    """The better score stays, and of equal ones the earlier. MariaDB assigns in the order given."""
     made: Any = (sqlite if dialect == "sqlite" else mysql).insert(best_scores)
     new = made.excluded if dialect == "sqlite" else made.inserted
     old = best_scores.c
