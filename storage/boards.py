@@ -101,7 +101,6 @@ class Boards:
     def __init__(self, redis: Wire, keep_past_s: float) -> None:
         self._redis = redis
         self._keep_past_ms = int(keep_past_s * 1000)
-        self._pages = Gathering(self._look_up_pages)
         self._standings = Gathering(self._look_up_standings)
 
     async def raise_scores(self, groups: Sequence[Group]) -> list[Raised]:
@@ -154,9 +153,17 @@ class Boards:
         """Let a removed user's scores count again. What they had is for `fill`."""
         await self._execute("SREM", keys.RANKING_REMOVED, user_id)
 
-    async def page(self, page: Page) -> list[Place]:
-        """A part of a board, best first. All that are asked for in one turn of the loop are read together."""
-        return await self._pages.get(page) or []
+    async def pages(self, pages: Set[Page]) -> dict[Page, list[Place]]:
+        """Parts of boards, best first, all read together."""
+        asked = list(pages)
+        args: list[Argument] = []
+        for page in asked:
+            args += [page.offset, page.limit]
+        answers = await self._call("board_pages", [page.board.key for page in asked], args)
+        return {
+            page: _places(page.offset, first, rows)
+            for page, (first, rows) in zip(asked, answers, strict=True)
+        }
 
     async def standing(self, board: Board, user_id: str) -> Standing:
         """Where a user stands. All that are asked for in one turn of the loop are read together."""
@@ -191,17 +198,6 @@ class Boards:
                 "" if wanted is None else repr(wanted),
             ]
         return int(await self._call("board_correct", [board.key], args))
-
-    async def _look_up_pages(self, pages: Set[Page]) -> dict[Page, list[Place]]:
-        asked = list(pages)
-        args: list[Argument] = []
-        for page in asked:
-            args += [page.offset, page.limit]
-        answers = await self._call("board_pages", [page.board.key for page in asked], args)
-        return {
-            page: _places(page.offset, first, rows)
-            for page, (first, rows) in zip(asked, answers, strict=True)
-        }
 
     async def _look_up_standings(self, wanted: Set[tuple[Board, str]]) -> dict[tuple[Board, str], Standing]:
         asked = list(wanted)

@@ -94,6 +94,16 @@ class Calendar:
         example = self.periods(EPOCH_MS)[board_type].name
         raise ValueError(f"`{name}` is no period of a {board_type.value} board; {example} is one")
 
+    def days(self, period: Period) -> list[str]:
+        """The names of the days that a period has, which all of time has none of."""
+        days: list[str] = []
+        at_ms = period.starts_ms
+        while period.ends_ms is not None and at_ms < period.ends_ms:
+            day = self.periods(at_ms).day
+            days.append(day.name)
+            at_ms = day.ends_ms or period.ends_ms
+        return days
+
     def _found(self, board_type: BoardType, parts: list[int]) -> Period:
         match board_type:
             case BoardType.DAILY:

@@ -1,7 +1,7 @@
 """Telling users what happened, at whichever node each is signed in."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import structlog
@@ -27,6 +27,19 @@ class Telling:
     def tell(self, user_id: str, event: Message) -> None:
         """Send an event to one user. Those of one turn of the loop share a look-up."""
         self._begin(self._tell(user_id, event_frame(event)))
+
+    async def tell_all(self, events: Sequence[tuple[str, Message]]) -> None:
+        """Send many users an event each, with one look-up; they are on their way when this returns."""
+        try:
+            found = await self._whereabouts.of({user_id for user_id, _ in events}) if events else {}
+        except StoreAway as error:
+            log.warning("cannot tell", cause=str(error))
+            return
+        for user_id, event in events:
+            address = found.get(user_id)
+            if address is not None:
+                delivery = Delivery(address.connection_id, event_frame(event), user_id=user_id)
+                self._outbox.deliver(address.server_id, delivery)
 
     def broadcast(self, topic: str, event: Message) -> None:
         """Send an event to every connection that has joined a topic: one message a node."""

@@ -1,0 +1,62 @@
+"""The results of games, as the event bus brings them: each becomes an accepted score."""
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from protocol.announcement import GameFinished, Result
+from storage.events import read_announcement
+from storage.queues import Entry
+from storage.scores import Accepted, AlreadySubmitted, Submission
+from storage.tickets import Record
+from workers.consumer import Settle
+
+if TYPE_CHECKING:
+    from workers.ranking.room import RankingRoom
+
+log = structlog.get_logger(__name__)
+
+RECORD_LIFE_S = 86_400.0
+"""How long an announcement is remembered that may come again; SQL keeps one result a session for good."""
+
+
+class Results:
+    """Submits the results of finished games."""
+
+    def __init__(self, room: "RankingRoom") -> None:
+        self._room = room
+
+    async def work(self, entry: Entry, settle: Settle) -> None:
+        """Take one announcement. Raises Busy or StoreAway: it is then tried again."""
+        announcement = read_announcement(entry.message)
+        if isinstance(announcement.fact, GameFinished):
+            for result in announcement.fact.results:
+                await self._accept(announcement.id, announcement.fact, result)
+        settle(None)
+
+    async def _accept(self, announcement_id: str, game: GameFinished, result: Result) -> None:
+        ceiling = self._room.settings.score_ceilings.get(game.game_type)
+        if ceiling is None or not 0 <= result.score <= ceiling:
+            log.warning(
+                "a result that cannot be", game_session_id=game.game_session_id, user_id=result.user_id
+            )
+            return
+        accepted = Accepted(
+            task_id=task_id_of(game, result),
+            user_id=result.user_id,
+            score=result.score,
+            game_type=game.game_type,
+            difficulty=game.difficulty,
+            submitted_ms=game.finished_ms,
+            game_session_id=game.game_session_id,
+        )
+        record = Record(f"{announcement_id}:{result.user_id}", RECORD_LIFE_S)
+        try:
+            await self._room.submissions.accept(Submission(accepted, record))
+        except AlreadySubmitted:
+            log.info("has a result already", game_session_id=game.game_session_id, user_id=result.user_id)
+
+
+def task_id_of(game: GameFinished, result: Result) -> str:
+    """The task of a result, which whoever finishes the game can name too."""
+    return f"task_{game.finished_ms}_{result.user_id}_{game.game_session_id[-8:]}"

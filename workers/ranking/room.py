@@ -1,0 +1,152 @@
+"""What the ranking worker's handlers work with, and how its process is put together."""
+
+import os
+from dataclasses import dataclass
+
+from protocol.envelope import queue_create
+from protocol.queues import QueueType
+from runtime.config import ConfigError
+from runtime.daemon import Step
+from runtime.secrets import Secrets
+from runtime.settings import Config, RankingSettings
+from storage import keys
+from storage.boards import Boards
+from storage.database import Database
+from storage.events import event_bus
+from storage.friends import Friends
+from storage.migrations import migrate
+from storage.nicknames import Nicknames
+from storage.past_boards import PastBoards
+from storage.periods import Calendar
+from storage.scores import Scores, Submissions
+from storage.users import Users
+from storage.whereabouts import Whereabouts
+from workers.process import Intake, Kind, WorkerProcess, request_intake
+from workers.ranking.freezing import FREEZING_LIMIT_S, Freezing
+from workers.ranking.keeping import Keeping
+from workers.ranking.pages import Pages
+from workers.ranking.results import Results
+from workers.ranking.spreading import Spreading
+from workers.requests import Handlers, Requests
+from workers.telling import Telling
+
+CONCURRENCY = 1000
+SCORES_HELD = 2000
+"""Accepted scores that one worker takes at most: one batch gathers while the other is kept."""
+
+RESULTS_HELD = 100
+STEP_ATTEMPTS = 5
+
+SCORE_LIFE_S = 2_592_000.0
+"""An accepted score that no worker has taken for a month becomes a dead letter."""
+
+
+@dataclass(frozen=True)
+class RankingRoom:
+    """The stores and rules of a ranking worker."""
+
+    settings: RankingSettings
+    calendar: Calendar
+    users: Users
+    submissions: Submissions
+    scores: Scores
+    boards: Boards
+    past: PastBoards
+    friends: Friends
+    nicknames: Nicknames
+    pages: Pages
+
+
+handlers: Handlers[RankingRoom] = Handlers("ranking")
+
+
+def calendar_of(settings: RankingSettings) -> Calendar:
+    """The calendar of the configured zone. Raises ConfigError."""
+    try:
+        return Calendar(settings.time_zone)
+    except ValueError as error:
+        raise ConfigError(f"ranking.time_zone: {error}") from None
+
+
+def assemble(process: WorkerProcess) -> Kind:
+    """The parts of a ranking worker process. Raises ConfigError."""
+    # Registers the handlers, which need this module.
+    from workers.ranking import befriending, reading, submitting  # noqa: F401, PLC0415
+
+    config, wire, outbox = process.config, process.wire, process.outbox
+    if not config.database.url:
+        raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
+    settings = config.ranking
+    secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
+    database = Database(config.database.url)
+    slow_database = Database(config.database.url, pool_size=1, time_limit_s=FREEZING_LIMIT_S)
+    calendar = calendar_of(settings)
+    boards = Boards(wire, settings.keep_past_s)
+    scores, nicknames = Scores(database), Nicknames(database, wire)
+    friends = Friends(database, wire, settings.max_friends)
+    telling = Telling(Whereabouts(wire), outbox)
+    room = RankingRoom(
+        settings=settings,
+        calendar=calendar,
+        users=Users(database, process.redis, secrets),
+        submissions=Submissions(wire),
+        scores=scores,
+        boards=boards,
+        past=PastBoards(database),
+        friends=friends,
+        nicknames=nicknames,
+        pages=Pages(boards, nicknames),
+    )
+    keeping = Keeping(scores, boards, friends, calendar, telling)
+    spreading = Spreading(boards, friends, room.pages, calendar, telling)
+    freezing = Freezing(PastBoards(slow_database), calendar)
+
+    async def prepare_database() -> None:
+        await migrate(config.database.url)
+
+    async def close_databases() -> None:
+        await database.close()
+        await slow_database.close()
+
+    async def register_handlers() -> None:
+        handlers.check()
+
+    async def start_keeping() -> None:
+        process.daemon.watch(keeping.run(), "keeping")
+
+    async def start_spreading() -> None:
+        process.daemon.watch(spreading.run(), "spreading")
+        process.daemon.watch(spreading.run_overtaken(), "overtaken")
+        process.daemon.watch(freezing.run(), "freezing")
+
+    return Kind(
+        intakes=[
+            request_intake(config, Requests(handlers, room, outbox), CONCURRENCY),
+            _scores_intake(config, keeping),
+            Intake(
+                {keys.EVENT_BUS: (event_bus(), 1)},
+                QueueType.EVENT,
+                Results(room).work,
+                RESULTS_HELD,
+                group="ranking",
+            ),
+        ],
+        before=[
+            Step("database", prepare_database, close_databases, attempts=STEP_ATTEMPTS),
+            Step("handler registration", register_handlers),
+            Step("keeping", start_keeping),
+        ],
+        after=[Step("spreading", start_spreading)],
+    )
+
+
+def _scores_intake(config: Config, keeping: Keeping) -> Intake:
+    """The queue of accepted scores."""
+    queue = queue_create(
+        handlers.owner,
+        keys.SUBMITTED_SCORES,
+        QueueType.JOB,
+        max_size=config.ranking.submit_max_size,
+        expire_s=SCORE_LIFE_S,
+    )
+    return Intake({keys.SUBMITTED_SCORES: (queue, 1)}, QueueType.JOB, keeping.work, SCORES_HELD)
