@@ -24,17 +24,24 @@ class Nicknames:
     def __init__(self, database: Database, redis: Wire) -> None:
         self._database = database
         self._redis = redis
-        self._kept: dict[str, str] = {}
+        self._kept: dict[str, str | None] = {}
         self._since_s = 0.0
 
     async def of(self, user_ids: Iterable[str]) -> Mapping[str, str]:
         """What these users are called; who has no account is called by their id."""
         self._forget_old()
         wanted = list(user_ids)
-        missing = [user_id for user_id in wanted if user_id not in self._kept]
+        kept = self._kept
+        missing = [user_id for user_id in wanted if user_id not in kept]
         if missing:
-            self._kept |= await self._find(missing)
-        return {user_id: self._kept.get(user_id, user_id) for user_id in wanted}
+            kept |= dict.fromkeys(missing) | await self._find(missing)
+        return {user_id: kept[user_id] or user_id for user_id in wanted}
+
+    async def knows(self, user_id: str) -> bool:
+        """Whether there is such an account."""
+        if self._kept.get(user_id) is None:
+            self._kept |= await self._find([user_id])
+        return self._kept.get(user_id) is not None
 
     def _forget_old(self) -> None:
         """All at once: it is found again in one look."""
@@ -46,7 +53,7 @@ class Nicknames:
         reads: list[Command] = [("HGET", keys.user(user_id), "nickname") for user_id in user_ids]
         with redis_away_is_store_away():
             answers = await self._redis.execute_commands(reads)
-        found = dict(zip(user_ids, user_ids, strict=True))
+        found = {}
         for user_id, answer in zip(user_ids, answers, strict=True):
             if isinstance(answer, Exception):
                 raise answer

@@ -13,6 +13,7 @@ import pytest
 from client import Player
 from tests.commands.conftest import Start
 from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment, lives, lobbyctl, wait_until
+from workers.__main__ import KINDS
 
 pytestmark = pytest.mark.servers
 
@@ -28,12 +29,14 @@ def endpoint(running: Running, node: str = "SOCK001") -> tuple[str, int]:
 def test_a_signal_stops_everything_in_order(start: Start, number: signal.Signals) -> None:
     running = start("--no-demo", *CHEAP)
     running.wait_for(UP)
-    assert len(running.pids) == 4
+    workers = [f"{kind}-1" for kind in sorted(KINDS) if kind != "status"]
+    assert set(running.pids) == {"redis", "status-1", *workers, "SOCK001"}
     assert running.end(number) == 0
     assert running.left() == set()
     assert not (running.data / "endpoints.json").exists()
     stopped = [line.split()[0] for line in running.stdout.splitlines() if line.endswith("has stopped")]
-    assert stopped == ["SOCK001", "login-1", "status-1", "redis"]
+    assert [name for name in stopped if name not in workers] == ["SOCK001", "status-1", "redis"]
+    assert sorted(stopped[1:-2]) == workers
     assert running.stderr == ""
 
 
@@ -59,7 +62,8 @@ def test_a_second_signal_stops_at_once(start: Start) -> None:
 def test_what_it_started_ends_when_it_is_killed(start: Start) -> None:
     running = start("--no-demo", *CHEAP)
     running.wait_for(UP)
-    assert len(running.pids) == 4
+    workers = [f"{kind}-1" for kind in sorted(KINDS) if kind != "status"]
+    assert set(running.pids) == {"redis", "status-1", *workers, "SOCK001"}
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not running.left(), "everything is gone")
 
@@ -163,7 +167,7 @@ def test_a_port_in_use_is_told_before_anything_starts(tmp_path: Path) -> None:
 def test_a_worker_that_cannot_start_stops_everything_with_its_words(start: Start) -> None:
     running = start("--no-demo", *CHEAP, "--set", "database.url=mysql+aiomysql://me:hidden@127.0.0.1:1/none")
     assert running.exit_code() == 1
-    assert "login-1 never became ready: it ended with exit code 1, 2 times" in running.stderr
+    assert "-1 never became ready: it ended with exit code 1, 2 times" in running.stderr
     assert "database: StoreAway" in running.stderr
     assert "hidden" not in running.stderr + running.stdout
     assert "redis has stopped" in running.stdout
@@ -172,7 +176,7 @@ def test_a_worker_that_cannot_start_stops_everything_with_its_words(start: Start
 def test_a_name_that_is_taken_stops_everything_with_the_owner_named(start: Start, valkey_url: str) -> None:
     theirs = start("--no-demo", *CHEAP, "--set", f"redis.url={valkey_url}")
     theirs.wait_for(UP)
-    assert set(theirs.pids) == {"status-1", "login-1", "SOCK001"}
+    assert set(theirs.pids) == {*(f"{kind}-1" for kind in KINDS), "SOCK001"}
     other = start("--no-demo", *CHEAP, "--set", f"redis.url={valkey_url}", "--data-dir", "other")
     assert other.exit_code() == 3
     assert f"status-1 is alive already: process {theirs.pids['status-1']}" in other.stderr

@@ -11,10 +11,11 @@ from redis import Redis
 from redis.exceptions import AuthenticationError
 
 from tests.commands.running import Running, lobbyctl, wait_until
+from workers.__main__ import KINDS
 
 pytestmark = pytest.mark.servers
 
-PROCESSES = {"redis", "status-1", "login-1", "login-2", "SOCK001", "SOCK002"}
+PROCESSES = {"redis", *(f"{kind}-1" for kind in KINDS), "login-2", "SOCK001", "SOCK002"}
 
 
 def test_it_says_once_where_each_node_is_ready(system: Running) -> None:

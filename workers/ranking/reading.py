@@ -47,7 +47,7 @@ async def get(room: RankingRoom, call: Call[GetRankings]) -> Rankings:
 async def get_friends(room: RankingRoom, call: Call[GetFriendRankings]) -> FriendRankings:
     """How a user stands among their friends."""
     user_id = acting_for(call, call.data.user_id)
-    if user_id != call.envelope.user_id and await room.users.get(user_id) is None:
+    if user_id != call.envelope.user_id and not await room.nicknames.knows(user_id):
         raise RequestError(USER_NOT_FOUND)
     places = await room.friends.ranked(user_id)
     return FriendRankings(friend_rankings=await room.pages.rankings(places))

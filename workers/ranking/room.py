@@ -1,13 +1,11 @@
 """What the ranking worker's handlers work with, and how its process is put together."""
 
-import os
 from dataclasses import dataclass
 
 from protocol.envelope import queue_create
 from protocol.queues import QueueType
 from runtime.config import ConfigError
 from runtime.daemon import Step
-from runtime.secrets import Secrets
 from runtime.settings import Config, RankingSettings
 from storage import keys
 from storage.boards import Boards
@@ -19,7 +17,6 @@ from storage.nicknames import Nicknames
 from storage.past_boards import PastBoards
 from storage.periods import Calendar
 from storage.scores import Scores, Submissions
-from storage.users import Users
 from storage.whereabouts import Whereabouts
 from workers.process import Intake, Kind, WorkerProcess, request_intake
 from workers.ranking.freezing import FREEZING_LIMIT_S, Freezing
@@ -47,7 +44,6 @@ class RankingRoom:
 
     settings: RankingSettings
     calendar: Calendar
-    users: Users
     submissions: Submissions
     scores: Scores
     boards: Boards
@@ -77,7 +73,6 @@ def assemble(process: WorkerProcess) -> Kind:
     if not config.database.url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     settings = config.ranking
-    secrets = Secrets.load(config.auth, environ=os.environ, data_dir=None)
     database = Database(config.database.url)
     slow_database = Database(config.database.url, pool_size=1, time_limit_s=FREEZING_LIMIT_S)
     calendar = calendar_of(settings)
@@ -88,7 +83,6 @@ def assemble(process: WorkerProcess) -> Kind:
     room = RankingRoom(
         settings=settings,
         calendar=calendar,
-        users=Users(database, process.redis, secrets),
         submissions=Submissions(wire),
         scores=scores,
         boards=boards,
@@ -121,7 +115,7 @@ def assemble(process: WorkerProcess) -> Kind:
 
     return Kind(
         intakes=[
-            request_intake(config, Requests(handlers, room, outbox), CONCURRENCY),
+            request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY),
             _scores_intake(config, keeping),
             Intake(
                 {keys.EVENT_BUS: (event_bus(), 1)},

@@ -16,7 +16,7 @@ async def submit(room: RankingRoom, call: Call[SubmitScore]) -> ScoreAccepted:
     """Accept a score that can be; it is on the boards within a second."""
     user_id = acting_for(call, call.data.user_id)
     check_score(room.settings, call.data)
-    if user_id != call.envelope.user_id and await room.users.get(user_id) is None:
+    if user_id != call.envelope.user_id and not await room.nicknames.knows(user_id):
         raise RequestError(USER_NOT_FOUND)
     session_id = call.data.game_session_id
     if session_id is not None and await room.scores.has_result(session_id, user_id):
