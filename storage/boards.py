@@ -18,8 +18,11 @@ from storage.wire import Argument, Wire
 
 LIBRARY = Library("boards")
 
-MOST_RAISED = 1000
-"""Scores of one game and day in one call: what Lua can unpack at once, and 20 ms of Redis."""
+MOST_RAISED = 100
+"""Scores of one game and day in one call: it keeps Redis for 2 ms then, and others wait meanwhile."""
+
+MOST_FILLED = 1000
+"""Scores of one board in one call of `fill`, for the same reason."""
 
 
 class Board(NamedTuple):
@@ -109,23 +112,25 @@ class Boards:
         Answers how each user's standing changed, in the order of the groups; the removed are left out.
         Raises RemovedLost.
         """
-        names = [keys.RANKING_REMOVED, keys.RANKING_CHANGED]
-        args: list[Argument] = []
+        raised: list[Raised] = []
         for group in groups:
-            boards = _boards_of(group)
-            names += [board.key for board in boards]
-            periods = [board.period for board in boards[:4]]
-            args += [period.name for period in periods[1:]]
-            args += [self._expires_ms(period) for period in periods[1:]]
-            args.append(len(group.scores))
-            for user_id, score, reached_ms in group.scores:
-                args.append(user_id)
-                args += [repr(placed(score, reached_ms, period)) for period in periods]
+            for start in range(0, len(group.scores), MOST_RAISED):
+                raised += await self._raise(group, group.scores[start : start + MOST_RAISED])
+        return raised
+
+    async def _raise(self, group: Group, scores: Sequence[Best]) -> list[Raised]:
+        boards = _boards_of(group)
+        periods = [board.period for board in boards[:4]]
+        names = [keys.RANKING_REMOVED, keys.RANKING_CHANGED, *(board.key for board in boards)]
+        args: list[Argument] = [period.name for period in periods[1:]]
+        args += [self._expires_ms(period) for period in periods[1:]]
+        for user_id, score, reached_ms in scores:
+            args.append(user_id)
+            args += [repr(placed(score, reached_ms, period)) for period in periods]
         answer = await self._call("board_raise", names, args)
         if answer is None:
             raise RemovedLost
-        rows = [best.user_id for group in groups for best in group.scores]
-        return [_raised(user_id, row) for user_id, row in zip(rows, answer, strict=True) if row]
+        return [_raised(best.user_id, row) for best, row in zip(scores, answer, strict=True) if row]
 
     async def fill(self, board: Board, scores: Sequence[Best]) -> int:
         """Write scores to one board, where they are better than what is there. Raises RemovedLost."""

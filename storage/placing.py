@@ -2,7 +2,7 @@
 
 Pure. The whole part is the score. The fraction is larger the earlier it was reached, so equal scores stand in
 the order in which they were reached. The number depends on nothing else: whoever writes it, in whatever order
-and however often, with `ZADD GT` the board comes out the same (docs/decisions/0015).
+and however often, with `ZADD GT` the board comes out the same (docs/decisions/0018).
 
 A double has 53 bits. The score takes what it needs, the fraction gets the rest, and more of it than the
 period has milliseconds is of no use: a day has 2^27, a week 2^30, a month 2^32, all of time 2^40 until 2054.

@@ -80,6 +80,10 @@ encryption_keys = Table(
     Column("key_id", _ascii(32), nullable=False, unique=True, comment="names the key, does not give it away"),
     Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
     Column("created_by", _text(64), nullable=False, comment="the operator, or lobbyd"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
 
 scores = Table(
     "scores",

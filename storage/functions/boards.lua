@@ -26,64 +26,51 @@ local function note_change(board, changed, board_type, period, highest)
   if not last[2] or highest >= tonumber(last[2]) then redis.call('HSET', changed, board_type, period) end
 end
 
--- Writes the scores of one game and day to its eight boards. `rows` are users and their four numbers by turns,
--- from args[at] on. Appends the answer for each row to `answers`.
-local function raise_group(keys, first, args, at, count, removed, changed, periods, expiries, answers)
-  local users, numbers, highest = {}, {{}, {}, {}, {}}, {-1, -1, -1, -1}
-  for i = 0, count - 1 do users[i + 1] = args[at + i * 5] end
-  local gone = redis.call('SMISMEMBER', removed, unpack(users))
-  local before, ranks = redis.call('ZMSCORE', keys[first], unpack(users)), {}
-  for i = 1, count do
-    if before[i] then ranks[i] = rank_of(keys[first], before[i]) end
-    if gone[i] == 0 then
-      for kind = 1, 4 do
-        local number = args[at + (i - 1) * 5 + kind]
-        local list = numbers[kind]
-        list[#list + 1], list[#list + 2] = number, users[i]
-        if tonumber(number) > highest[kind] then highest[kind] = tonumber(number) end
-      end
-    end
-  end
-  for kind = 1, 4 do
-    if #numbers[kind] > 0 then
-      for _, board in ipairs({keys[first + kind - 1], keys[first + kind + 3]}) do
-        local is_new = expiries[kind] ~= '0' and redis.call('EXISTS', board) == 0
-        local count_changed = redis.call('ZADD', board, 'GT', 'CH', unpack(numbers[kind]))
-        if is_new then redis.call('PEXPIREAT', board, expiries[kind]) end
-        if board == keys[first + kind - 1] and count_changed > 0 then
-          note_change(board, changed, TYPES[kind], periods[kind], highest[kind])
-        end
-      end
-    end
-  end
-  for i = 1, count do
-    if gone[i] == 1 then
-      answers[#answers + 1] = {}
-    else
-      local number = args[at + (i - 1) * 5 + 1]
-      if before[i] and tonumber(before[i]) > tonumber(number) then number = before[i] end
-      answers[#answers + 1] = {before[i] or '', ranks[i] or 0, number, rank_of(keys[first], number)}
-    end
+-- Writes the numbers of a kind of period to its two boards, `expires` ms or 0.
+local function write(all_games, one_game, expires, list)
+  for _, board in ipairs({one_game, all_games}) do
+    local is_new = expires ~= '0' and redis.call('EXISTS', board) == 0
+    local changed = redis.call('ZADD', board, 'GT', 'CH', unpack(list))
+    if is_new then redis.call('PEXPIREAT', board, expires) end
+    if board == all_games then return changed end
   end
 end
 
--- Writes scores to the boards, grouped by game and day. No user may be twice in a group.
--- KEYS: removed, changed, then for each group: its total, daily, weekly and monthly board of all games, and the same of
--- its game.
--- ARGV for each group: names of day, week and month, ms at which their boards expire, how many rows, then for each row
--- user and numbers for total, daily, weekly and monthly.
--- Answers nothing when the set of the removed is lost, else for each row {} for the removed, or the number on the total
--- board of all games before or '', the rank before or 0, number and rank now.
+-- Writes scores of one game and day to its boards. No user may come twice.
+-- KEYS: removed, changed, the total, daily, weekly and monthly board of all games, and the same of the game.
+-- ARGV: names of day, week and month, ms at which their boards expire, then for each score user and numbers for total,
+-- daily, weekly and monthly.
+-- Answers nothing when the set of the removed is lost, else for each score {} for the removed, or the number on the
+-- total board of all games before or '', the rank before or 0, number and rank now.
 local function raise(keys, args)
   redis.call('HLEN', keys[2])
   if redis.call('SCARD', keys[1]) == 0 then return nil end
   for i = 3, #keys do redis.call('ZCARD', keys[i]) end
-  local answers, at = {}, 1
-  for first = 3, #keys, 8 do
-    local periods = {'all', args[at], args[at + 1], args[at + 2]}
-    local expiries, count = {'0', args[at + 3], args[at + 4], args[at + 5]}, tonumber(args[at + 6])
-    raise_group(keys, first, args, at + 7, count, keys[1], keys[2], periods, expiries, answers)
-    at = at + 7 + count * 5
+  local users, lists, highest, answers = {}, {{}, {}, {}, {}}, {-1, -1, -1, -1}, {}
+  for at = 7, #args, 5 do users[#users + 1] = args[at] end
+  local gone = redis.call('SMISMEMBER', keys[1], unpack(users))
+  local before, ranks = redis.call('ZMSCORE', keys[3], unpack(users)), {}
+  for i, user in ipairs(users) do
+    if before[i] then ranks[i] = rank_of(keys[3], before[i]) end
+    for kind = 1, gone[i] == 0 and 4 or 0 do
+      local number, list = args[2 + i * 5 + kind], lists[kind]
+      list[#list + 1], list[#list + 2] = number, user
+      highest[kind] = math.max(highest[kind], tonumber(number))
+    end
+  end
+  local periods, expiries = {'all', args[1], args[2], args[3]}, {'0', args[4], args[5], args[6]}
+  for kind = 1, #lists[1] > 0 and 4 or 0 do
+    if write(keys[2 + kind], keys[6 + kind], expiries[kind], lists[kind]) > 0 then
+      note_change(keys[2 + kind], keys[2], TYPES[kind], periods[kind], highest[kind])
+    end
+  end
+  for i = 1, #users do
+    answers[i] = {}
+    if gone[i] == 0 then
+      local number = args[3 + i * 5]
+      if before[i] and tonumber(before[i]) > tonumber(number) then number = before[i] end
+      answers[i] = {before[i] or '', ranks[i] or 0, number, rank_of(keys[3], number)}
+    end
   end
   return answers
 end

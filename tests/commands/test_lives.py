@@ -131,7 +131,10 @@ def test_output_that_nobody_reads_is_no_reason_to_end(start: Start, tmp_path: Pa
     ("options", "words"),
     [
         (("--set", "login.admit_rte=5"), "login.admit_rte: unknown; did you mean login.admit_rate?"),
-        (("--workers", "cook=1"), "--workers cook=1: expected KIND=N, with KIND one of login, status"),
+        (
+            ("--workers", "cook=1"),
+            "--workers cook=1: expected KIND=N, with KIND one of " + ", ".join(sorted(KINDS)),
+        ),
         (("--workers", "login=many"), "--workers login=many: expected login=N, with N from 0 to 64"),
         (("--workers", "status=0"), "--workers status=0: at least one must keep"),
         (("--port", "65535", "--nodes", "2"), "--port 65535: 2 nodes would need ports up to 65536"),
