@@ -92,7 +92,7 @@ class GoodbyeCode(Enum):
     HANDSHAKE_TIMEOUT = ("HANDSHAKE_TIMEOUT", True, "No hello came in time.")
     SLOW_CONSUMER = ("SLOW_CONSUMER", True, "You do not read what is sent to you.")
     SERVER_DRAINING = ("SERVER_DRAINING", True, "This node is going away: connect to another.")
-    TAKEN_OVER = ("TAKEN_OVER", False, "You came back on another connection.")
+    TAKEN_OVER = ("TAKEN_OVER", False, "You came back on another connection, or an operator ended your stay.")
     TOO_MANY_CONNECTIONS = ("TOO_MANY_CONNECTIONS", True, "Too many connections from your address.")
 
     def __init__(self, code: str, reconnect: bool, message: str) -> None:

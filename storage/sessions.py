@@ -46,6 +46,30 @@ class SignedIn:
     issued_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Expelled:
+    """What was ended: the connections that were signed in and had the ticket, and the families of tokens."""
+
+    signed_in: Address | None
+    waiting: Address | None
+    families: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """A user's stay as operators see it.
+
+    `node` is where they are signed in now, None while they are nowhere. `last_login` is an ISO time and
+    `risk_score` that login's, None before the first. `devices` stay logged in by a refresh token.
+    """
+
+    node: str | None
+    last_login: str | None
+    login_count: int
+    risk_score: float | None
+    devices: int
+
+
 class NotReady(Exception):
     """The ticket's turn has not come."""
 
@@ -172,6 +196,38 @@ class Sessions:
         answer = await self._call("tokens_revoke", names, family, record.ttl_ms)
         _refuse(user_id, answer)
         return address_of(answer[1])
+
+    async def expel(self, user_id: str) -> Expelled:
+        """End the user's stay, with all tokens and the ticket. Asked again, it tells whom to close again."""
+        names = [
+            keys.session(user_id), keys.refresh_tokens(user_id), keys.user_ticket(user_id),
+            keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_UNTOLD,
+        ]  # fmt: skip
+        prefixes = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX)
+        signed_in, waiting, families = await self._call(
+            "session_expel", names, *prefixes, self._ticket_keep_ms
+        )
+        return Expelled(address_of(signed_in), address_of(waiting), families)
+
+    async def appoint(self, user_id: str, role: str) -> Address | None:
+        """Note a user's new role. Answers the connection that is signed in."""
+        names = [keys.session(user_id), keys.refresh_tokens(user_id)]
+        return address_of(await self._call("session_appoint", names, role))
+
+    async def facts(self, user_id: str) -> SessionFacts:
+        """What is known of a user's stay."""
+        names = ("serverId", "last_login", "login_count", "risk_score")
+        with redis_away_is_store_away():
+            values = await self._redis.execute_command("HMGET", keys.session(user_id), *names)
+            families = await self._redis.execute_command("HKEYS", keys.refresh_tokens(user_id))
+        node, last_login, count, risk = [None if value is None else value.decode() for value in values]
+        return SessionFacts(
+            node=node,
+            last_login=last_login,
+            login_count=int(count or 0),
+            risk_score=None if risk is None else float(risk),
+            devices=sum(name.startswith(b"family:") for name in families),
+        )
 
     def _expiry(self, now_ms: int) -> tuple[int, str, int]:
         expires_ms = now_ms + self._refresh_ttl_ms

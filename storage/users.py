@@ -3,15 +3,19 @@
 The cached hash holds the fields that the seed names, and `password_hash`: Redis stands behind the same
 wall as the database, a bcrypt hash is made to be seen, and in a rush one read per login is what the
 database would feel first. It lives for an hour, which is how long a change made by hand in SQL may take
-to be noticed.
+to be noticed; `functions/users.lua` says why a change made in `accounts.py` is noticed at once.
 """
 
+import contextlib
+import json
 import unicodedata
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Literal
+from uuid import uuid4
 
 import structlog
 from redis.asyncio import Redis
@@ -24,10 +28,16 @@ from runtime.secrets import Purpose, Secrets
 from storage import keys
 from storage.database import Database
 from storage.errors import StoreAway, redis_away_is_store_away
+from storage.functions import Library
 from storage.gathering import Gathering
 from storage.tables import users
 
+LIBRARY = Library("users")
+
 CACHE_LIFE_S = 3600
+
+MARK_LIFE_S = 10
+"""How long a reader's mark is kept: well above what a read from SQL may take."""
 
 NORMAL_ROLE = "NORMAL"
 
@@ -135,7 +145,9 @@ class Users:
         Raises UsernameTaken or EmailTaken when another registration has it, and StoreAway when the
         database is away: the account may then exist, which a repeat with the same `registration_id` finds.
         """
-        row = self._row(new)
+        row, mark = self._row(new), uuid4().hex
+        with contextlib.suppress(StoreAway):  # then the first login caches it
+            await self._cached({new.user_id}, mark)
 
         async def put(connection: AsyncConnection) -> None:
             await connection.execute(insert(users).values(row))
@@ -148,7 +160,7 @@ class Users:
                 raise
             return Added(earlier, created=False)
         try:
-            await self._remember([row])
+            await self._remember([row], mark)
         except (StoreAway, RedisError) as error:
             # The account exists. What Redis lacks, the first login brings back.
             log.warning("user_not_cached", user_id=new.user_id, error=str(error))
@@ -170,25 +182,27 @@ class Users:
         await self._find(users.c.user_id == user_id)
 
     async def _look_up(self, user_ids: Set[str]) -> dict[str, Row]:
-        rows = await self._cached(user_ids)
+        mark = uuid4().hex
+        rows = await self._cached(user_ids, mark)
         missing = user_ids - rows.keys()
         if missing:
             found = await self._find(users.c.user_id.in_(missing))
-            await self._remember(found)
+            await self._remember(found, mark)
             rows |= {row["user_id"]: row for row in found}
         return rows
 
-    async def _cached(self, user_ids: Set[str]) -> dict[str, Row]:
+    async def _cached(self, user_ids: Set[str], mark: str) -> dict[str, Row]:
+        """What the cache has; in place of what it lacks there is the mark."""
         ordered = list(user_ids)
+        names = [keys.user(user_id) for user_id in ordered]
         with redis_away_is_store_away():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for user_id in ordered:
-                    pipeline.hmget(keys.user(user_id), _CACHED)
-                answers: list[list[bytes | None]] = await pipeline.execute()
+            answers: list[list[bytes] | None] = await LIBRARY.call(
+                self._redis, "users_read", names, [mark, MARK_LIFE_S * 1000, *_CACHED]
+            )
         return {
-            user_id: _from_cache(user_id, [value.decode() for value in values if value is not None])
+            user_id: _from_cache(user_id, [value.decode() for value in values])
             for user_id, values in zip(ordered, answers, strict=True)
-            if None not in values
+            if values is not None
         }
 
     async def _earlier(self, new: NewUser, email_hash: str) -> User | None:
@@ -209,14 +223,14 @@ class Users:
 
         return await self._database.read(query)
 
-    async def _remember(self, rows: Sequence[Row]) -> None:
+    async def _remember(self, rows: Sequence[Row], mark: str) -> None:
         if not rows:
             return
+        names = [keys.user(row["user_id"]) for row in rows]
+        fields = [json.dumps([*chain.from_iterable(_to_cache(row).items())]) for row in rows]
         with redis_away_is_store_away():
+            await LIBRARY.call(self._redis, "users_fill", names, [mark, CACHE_LIFE_S * 1000, *fields])
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for row in rows:
-                    pipeline.hset(keys.user(row["user_id"]), mapping=_to_cache(row))
-                    pipeline.expire(keys.user(row["user_id"]), CACHE_LIFE_S)
                 pipeline.sadd(keys.USERNAMES, *(row["user_id"] for row in rows))
                 pipeline.sadd(keys.EMAILS, *(row["email_hash"] for row in rows))
                 await pipeline.execute()

@@ -60,6 +60,7 @@ class Goodbye(Message, frozen=True):
 
 
 KICKED_OUT_MESSAGE = "다른 곳에서 로그인되어 연결이 종료되었습니다."
+ADMIN_MESSAGE = "운영자에 의해 연결이 종료되었습니다."
 
 
 @event("KICKED_OUT")

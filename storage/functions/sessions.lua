@@ -7,7 +7,10 @@ local function take_session(session, owner_server, owner_connection, sent)
   local was = redis.call('HMGET', session, 'serverId', 'connectionId', 'displaced')
   redis.call('HSET', session, 'serverId', owner_server, 'connectionId', owner_connection, 'takenAt', sent)
   redis.call('HINCRBY', session, 'epoch', 1)
-  if not was[1] then return '' end
+  if not was[1] then
+    redis.call('HDEL', session, 'displaced')
+    return ''
+  end
   if was[1] == owner_server and was[2] == owner_connection then return was[3] or '' end
   redis.call('HSET', session, 'displaced', was[1] .. '/' .. was[2])
   return was[1] .. '/' .. was[2]
@@ -169,6 +172,50 @@ local function revoke(keys, args)
   return record(keys[3], args[2], {'ok', revoke_family(keys[1], keys[2], args[1])})
 end
 
+-- Ends a user's stay: all tokens, the session, and the ticket.
+-- KEYS: session, refresh tokens, user's ticket, waiting, ready, stats, bucket, untold.
+-- ARGV: ticket prefix, clients prefix, keep ms.
+-- Answers the connection that was signed in or '', the one that had the ticket or '', and how many families of tokens
+-- there were. Who asks again is told of the first again, since whoever was to close it may have died.
+local function expel(keys, args)
+  local was = redis.call('HMGET', keys[1], 'serverId', 'connectionId', 'displaced')
+  local held = redis.call('GET', keys[3])
+  local owner, families = '', 0
+  if held then
+    local ticket, clients = args[1] .. held, args[2] .. held
+    local had = redis.call('HMGET', ticket, 'status', 'owner')
+    need(clients, 'set')
+    if usable(had[1], keys[3], held) then
+      owner = had[2]
+      redis.call('ZREM', keys[4], held)
+      redis.call('ZREM', keys[8], held)
+      if redis.call('ZREM', keys[5], held) == 1 then redis.call('HINCRBY', keys[7], 'refunds', 1) end
+      finish({{tid = held, ticket = ticket, clients = clients, holder = keys[3]}}, 'CANCELLED', keys[6], args[3])
+    end
+  end
+  for _, name in ipairs(redis.call('HKEYS', keys[2])) do
+    if string.sub(name, 1, 7) == 'family:' then families = families + 1 end
+  end
+  redis.call('DEL', keys[2])
+  local signed_in = was[3] or ''
+  if was[1] then
+    signed_in = was[1] .. '/' .. was[2]
+    redis.call('HSET', keys[1], 'displaced', signed_in)
+    redis.call('HDEL', keys[1], 'serverId', 'connectionId', 'family')
+  end
+  return {signed_in, owner, families}
+end
+
+-- Notes the role of a user who has a session or tokens. KEYS: session, refresh tokens. ARGV: role.
+-- Answers the connection that is signed in or ''.
+local function appoint(keys, args)
+  for _, key in ipairs(keys) do
+    if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, 'role', args[1]) end
+  end
+  local at = redis.call('HMGET', keys[1], 'serverId', 'connectionId')
+  return at[1] and at[1] .. '/' .. at[2] or ''
+end
+
 -- Connections that are closed: their users are signed in nowhere, unless they are somewhere else by now.
 -- KEYS: none. ARGV: session prefix, then user id, server and connection by turns. Answers how many left.
 local function leave(keys, args)
@@ -187,6 +234,8 @@ end
 register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
 register('session_resume', {'hash', 'hash'}, resume)
 register('session_leave', {}, leave)
+register('session_expel', {'hash', 'hash', 'string', 'zset', 'zset', 'hash', 'hash', 'zset'}, expel)
+register('session_appoint', {'hash', 'hash'}, appoint)
 register('tokens_check', {'hash', 'hash', 'string'}, check)
 register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)
 register('tokens_revoke', {'hash', 'hash', 'string'}, revoke)

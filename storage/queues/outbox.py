@@ -75,6 +75,12 @@ class Outbox:
         self.publish(queue_id, message, done)
         await outcome
 
+    async def delivered(self, server_id: str, delivery: Delivery) -> None:
+        """Send `delivery` to a node and wait for it. Raises Busy, UnknownQueue or StoreAway."""
+        outcome, done = _outcome()
+        self.deliver(server_id, delivery, done)
+        await outcome
+
     async def run(self) -> None:
         """Send for as long as the process lives. Runs as a side task; ends only by being cancelled."""
         while True:

@@ -98,6 +98,9 @@ CALLS: dict[str, Ask] = {
     "leave": lambda scene, _, sessions: Whereabouts(cast(Wire, sessions._redis)).left(
         [("eve", scene.streamer.address)]
     ),
+    "expel": lambda _, __, sessions: sessions.expel("eve"),
+    "expel who waits": lambda _, __, sessions: sessions.expel("ada"),
+    "appoint": lambda _, __, sessions: sessions.appoint("eve", "ADMIN"),
     "revoke": lambda scene, _, sessions: sessions.revoke("eve", "one", scene.room.record()),
 }  # fmt: skip
 

@@ -1,24 +1,25 @@
 """Accounts: SQL decides who has a name, Redis only saves reads, and a registration counts once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.sealing import Undecipherable
 from runtime.secrets import Secrets
 from storage import keys
+from storage.accounts import Accounts
 from storage.connections import connect
 from storage.database import Database
 from storage.errors import StoreAway
 from storage.migrations import migrate
 from storage.tables import users as users_table
-from storage.users import AccountStatus, Added, EmailTaken, NewUser, User, UsernameTaken, Users, fold
+from storage.users import AccountStatus, Added, EmailTaken, NewUser, Row, User, UsernameTaken, Users, fold
 from tests.servers import MariaServer, RedisServer
 
 SECRETS = Secrets(b"a master secret of tests and tests alone")
@@ -302,3 +303,39 @@ async def test_an_address_moved_to_another_account_spoils_that_one_alone(
     robbed, thief = await asyncio.gather(users.get("user123"), users.get("thief"), return_exceptions=True)
     assert robbed == MADE
     assert isinstance(thief, Undecipherable)
+
+
+async def test_what_was_read_before_a_change_is_not_cached_after_it(
+    users: Users, database: Database, redis: Redis
+) -> None:
+    """A reader that is slow between SQL and Redis must not bring back what an operator has changed."""
+    await users.add(NEW)
+    await redis.delete(keys.user("user123"))
+    slow = Users(database, redis, SECRETS)
+    find, changed = slow._find, asyncio.Event()
+
+    async def find_and_wait(which: ColumnElement[bool]) -> list[Row]:
+        found = await find(which)
+        await Accounts(database, redis).set_status("user123", AccountStatus.DISABLED)
+        changed.set()
+        return found
+
+    slow._find = find_and_wait  # type: ignore[method-assign]
+    assert await slow.get("user123") == MADE
+    assert changed.is_set()
+    assert await users.get("user123") == replace(MADE, status=AccountStatus.DISABLED)
+
+
+async def test_an_account_that_is_changed_while_it_is_made_is_not_cached_as_it_was(
+    users: Users, database: Database, redis: Redis
+) -> None:
+    remember = users._remember
+
+    async def change_and_remember(rows: Sequence[Row], mark: str) -> None:
+        await Accounts(database, redis).set_role("user123", "ADMIN")
+        await remember(rows, mark)
+
+    users._remember = change_and_remember  # type: ignore[method-assign]
+    await users.add(NEW)
+    users._remember = remember  # type: ignore[method-assign]
+    assert await users.get("user123") == replace(MADE, role="ADMIN")

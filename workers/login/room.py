@@ -4,10 +4,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from protocol.connection import event_frame
-from protocol.envelope import Address, Close, Delivery
-from protocol.errors import GoodbyeCode
-from protocol.messages.connection import KickedOut
 from runtime.config import ConfigError
 from runtime.daemon import Step
 from runtime.settings import Config
@@ -68,15 +64,6 @@ def asker(call: Call[Any]) -> Asker:
 def rights(user: User) -> Rights:
     """What the user's session may do."""
     return Rights(role=user.role, permissions="")
-
-
-def kick(address: Address | None, user_id: str | None = None) -> tuple[tuple[Address, Delivery], ...]:
-    """What must be sent so that a connection which lost its ticket, or this user's session, is closed."""
-    if address is None:
-        return ()
-    frame = event_frame(KickedOut(reason="TAKEN_OVER"))
-    delivery = Delivery(address.connection_id, frame, change=Close(GoodbyeCode.TAKEN_OVER.name, user_id))
-    return ((address, delivery),)
 
 
 def assemble(process: WorkerProcess) -> Kind:

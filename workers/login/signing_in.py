@@ -11,6 +11,7 @@ from protocol.errors import (
     TOKEN_REUSED,
     RequestError,
 )
+from protocol.kicking import kick
 from protocol.messages import Nothing
 from protocol.messages.auth import (
     Finalize,
@@ -27,7 +28,7 @@ from storage.servers import now_ms
 from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
 from storage.tickets import RoomFull, TicketNotFound
 from storage.users import AccountStatus, User, fold
-from workers.login.room import LoginRoom, asker, handlers, kick, rights
+from workers.login.room import LoginRoom, asker, handlers, rights
 from workers.login.survey import estimated_wait_s
 from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family

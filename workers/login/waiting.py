@@ -2,10 +2,11 @@
 
 from protocol.envelope import Watch
 from protocol.errors import SESSION_TAKEN_OVER, TICKET_NOT_FOUND, RequestError
+from protocol.kicking import kick
 from protocol.messages.waiting import Cancel, Cancelled, Place, Stream, TicketStatus
 from storage.tickets import TakenOver, TicketNotFound
 from workers.login.admission import ready
-from workers.login.room import LoginRoom, asker, handlers, kick
+from workers.login.room import LoginRoom, asker, handlers
 from workers.login.survey import estimated_wait_s
 from workers.requests import Answer, Call, record
 
