@@ -12,7 +12,7 @@ from typing import Any
 from protocol.envelope import Address
 from storage import keys
 from storage.errors import redis_away_is_store_away
-from storage.tickets import LIBRARY, Asker, Record, TicketNotFound, address_of
+from storage.tickets import LIBRARY, ROOM, Asker, Record, TicketNotFound, address_of
 from storage.wire import Argument, Executor
 
 MOST_FAMILIES = 5
@@ -199,10 +199,7 @@ class Sessions:
 
     async def expel(self, user_id: str) -> Expelled:
         """End the user's stay, with all tokens and the ticket. Asked again, it tells whom to close again."""
-        names = [
-            keys.session(user_id), keys.refresh_tokens(user_id), keys.user_ticket(user_id),
-            keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_UNTOLD,
-        ]  # fmt: skip
+        names = [keys.session(user_id), keys.refresh_tokens(user_id), keys.user_ticket(user_id), *ROOM]
         prefixes = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX)
         signed_in, waiting, families = await self._call(
             "session_expel", names, *prefixes, self._ticket_keep_ms

@@ -22,6 +22,13 @@ LIBRARY = Library("order", "pace", "away", "tickets", "admitting", "sessions")
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 
 
+ROOM = (
+    keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_UNTOLD,
+    keys.PORTAL_AWAY,
+)  # fmt: skip
+"""What a place is given up in."""
+
+
 class Tier(Enum):
     """Who is admitted before whom; the value is the band of the score."""
 
@@ -221,11 +228,7 @@ class Tickets:
 
     async def cancel(self, tid: str, client_id: str, user_id: str, record: Record) -> None:
         """Give the ticket up. Raises TicketNotFound or TakenOver."""
-        names = [
-            keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_WAITING, keys.PORTAL_READY,
-            keys.PORTAL_STATS, keys.user_ticket(user_id), record.key, keys.PORTAL_BUCKET, keys.PORTAL_UNTOLD,
-            keys.PORTAL_AWAY,
-        ]  # fmt: skip
+        names = [keys.ticket(tid), keys.ticket_client(tid), keys.user_ticket(user_id), record.key, *ROOM]
         _refuse((await self._call("ticket_cancel", names, tid, client_id, self._ttl_ms, record.ttl_ms))[0])
 
     async def holder(self, tid: str) -> tuple[str, str] | None:

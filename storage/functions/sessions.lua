@@ -173,7 +173,7 @@ local function revoke(keys, args)
 end
 
 -- Ends a user's stay: all tokens, the session, and the ticket.
--- KEYS: session, refresh tokens, user's ticket, waiting, ready, stats, bucket, untold.
+-- KEYS: session, refresh tokens, user's ticket, waiting, ready, stats, bucket, untold, away.
 -- ARGV: ticket prefix, clients prefix, keep ms.
 -- Answers the connection that was signed in or '', the one that had the ticket or '', and how many families of tokens
 -- there were. Who asks again is told of the first again, since whoever was to close it may have died.
@@ -187,10 +187,8 @@ local function expel(keys, args)
     need(clients, 'set')
     if usable(had[1], keys[3], held) then
       owner = had[2]
-      redis.call('ZREM', keys[4], held)
-      redis.call('ZREM', keys[8], held)
-      if redis.call('ZREM', keys[5], held) == 1 then redis.call('HINCRBY', keys[7], 'refunds', 1) end
-      finish({{tid = held, ticket = ticket, clients = clients, holder = keys[3]}}, 'CANCELLED', keys[6], args[3])
+      local each = {tid = held, ticket = ticket, clients = clients, holder = keys[3]}
+      give_up(each, {unpack(keys, 4, 9)}, args[3])
     end
   end
   for _, name in ipairs(redis.call('HKEYS', keys[2])) do
@@ -234,7 +232,7 @@ end
 register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
 register('session_resume', {'hash', 'hash'}, resume)
 register('session_leave', {}, leave)
-register('session_expel', {'hash', 'hash', 'string', 'zset', 'zset', 'hash', 'hash', 'zset'}, expel)
+register('session_expel', {'hash', 'hash', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, expel)
 register('session_appoint', {'hash', 'hash'}, appoint)
 register('tokens_check', {'hash', 'hash', 'string'}, check)
 register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)

@@ -167,21 +167,28 @@ local function stream(keys, args)
   return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left}
 end
 
--- KEYS: ticket, clients, waiting, ready, stats, user's ticket, record, bucket, untold, away.
+-- Gives a usable ticket up, {tid, ticket, clients, holder}: its place is free. `room` holds the keys waiting, ready,
+-- stats, bucket, untold, away.
+local function give_up(each, room, keep_ms)
+  redis.call('ZREM', room[1], each.tid)
+  redis.call('ZREM', room[5], each.tid)
+  redis.call('ZREM', room[6], each.tid)
+  if redis.call('ZREM', room[2], each.tid) == 1 then redis.call('HINCRBY', room[4], 'refunds', 1) end
+  finish({each}, 'CANCELLED', room[3], keep_ms)
+end
+
+-- KEYS: ticket, clients, user's ticket, record, waiting, ready, stats, bucket, untold, away.
 -- ARGV: tid, clientId, keep ms, record ttl ms.
 -- Answers {'missing'}, {'taken'} or {'ok'}.
 local function cancel(keys, args)
-  local before = recorded(keys[7])
+  local before = recorded(keys[4])
   if before then return before end
   local was = redis.call('HMGET', keys[1], 'status', 'clientId')
-  if not usable(was[1], keys[6], args[1]) then return {'missing'} end
+  if not usable(was[1], keys[3], args[1]) then return {'missing'} end
   if was[2] ~= args[2] then return {'taken'} end
-  redis.call('ZREM', keys[3], args[1])
-  redis.call('ZREM', keys[9], args[1])
-  redis.call('ZREM', keys[10], args[1])
-  if redis.call('ZREM', keys[4], args[1]) == 1 then redis.call('HINCRBY', keys[8], 'refunds', 1) end
-  finish({{tid = args[1], ticket = keys[1], clients = keys[2], holder = keys[6]}}, 'CANCELLED', keys[5], args[3])
-  return record(keys[7], args[4], {'ok'})
+  local each = {tid = args[1], ticket = keys[1], clients = keys[2], holder = keys[3]}
+  give_up(each, {unpack(keys, 5, 10)}, args[3])
+  return record(keys[4], args[4], {'ok'})
 end
 
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
@@ -259,7 +266,7 @@ end
 
 register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set', 'zset'}, issue)
 register('ticket_stream', {'hash', 'zset', 'zset', 'zset', 'hash'}, stream)
-register('ticket_cancel', {'hash', 'set', 'zset', 'zset', 'hash', 'string', 'string', 'hash', 'zset', 'zset'}, cancel)
+register('ticket_cancel', {'hash', 'set', 'string', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, cancel)
 register('ticket_survey', {'zset', 'hash'}, survey)
 register('ticket_touch', {'zset', 'zset'}, touch)
 register('ticket_ledger', {'zset', 'zset', 'hash', 'hash', 'zset'}, ledger)

@@ -443,8 +443,8 @@ async def test_a_spent_tickets_user_can_come_again(room: Room) -> None:
 
 
 async def test_who_is_expelled_has_no_session_no_tokens_and_no_ticket(room: Room) -> None:
-    asker, waiter = room.asker(), room.asker()
     await room.sign_in("ada", fresh=token("one", 1))
+    asker, waiter = room.asker(), room.asker()
     await room.sign_in("ada", asker, fresh=token("two", 1))
     await room.sign_in("eve", fresh=token("eves", 1))
     ticket = await room.login("ada", waiter)
