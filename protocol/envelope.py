@@ -140,7 +140,8 @@ class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
     `event` says what happened: server_starting, server_ready, server_heartbeat, server_draining,
     server_stopped, server_error. A heartbeat repeats the last announcement's `status_code` and `error`.
-    Fields left None stay as they were in the status hash.
+    Fields left None stay as they were in the status hash. `requests` and `errors` count those answered since
+    the last report.
     """
 
     type: str = "server_status"
@@ -161,6 +162,9 @@ class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     version: str | None = None
     error: str | None = None
     sent_at: int = 0
+    requests: int | None = None
+    errors: int | None = None
+    latency_p99_ms: float | None = None
 
 
 class QueueConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

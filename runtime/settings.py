@@ -18,6 +18,7 @@ ServerId = Annotated[
         pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z", extra={"expected": "1 to 64 letters, digits, - or _"}
     ),
 ]
+Share = Annotated[float, Meta(gt=0, le=1)]
 Host = Annotated[str, Meta(min_length=1, extra={"expected": "a host name or address"})]
 Secret = Annotated[str, Meta(extra={"secret": True})]
 RedisUrl = Annotated[
@@ -188,6 +189,21 @@ class StatusSettings(Section, frozen=True):
         return self.heartbeat_s * self.missed_heartbeats
 
 
+class MonitoringSettings(Section, frozen=True):
+    """What operators are warned of, and how (section 6.4 of the seed)."""
+
+    every_s: Annotated[Duration, "Time between two samples of the whole system."] = 5.0
+    queue_share: Annotated[Share, "Alert: a queue is full to this share of its size."] = 0.8
+    oldest_age_s: Annotated[Duration, "Alert: the oldest entry of a queue waits for so long."] = 30.0
+    error_share: Annotated[Share, "Alert: this share of requests fails."] = 0.01
+    latency_p99_ms: Annotated[float, Meta(gt=0), "Alert: one request in a hundred takes longer."] = 1000.0
+    dead_letters: Annotated[int, Meta(ge=0), "Alert: a queue has more dead letters."] = 0
+    redis_memory_bytes: Annotated[int, Meta(ge=0), "Alert: Redis uses more; 0 for no alert."] = 17_179_869_184
+    escalate_after_s: Annotated[Duration, "A WARNING that lasts so long becomes CRITICAL."] = 300.0
+    clear_after_s: Annotated[Duration, "An alert closes once all has been well for so long."] = 10.0
+    webhook: Annotated[str, 'URL that gets each alert as a JSON POST; "" for none.'] = ""
+
+
 class LogSettings(Section, frozen=True):
     """What the processes write to stderr."""
 
@@ -212,4 +228,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     auth: AuthSettings = AuthSettings()
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     log: LogSettings = LogSettings()

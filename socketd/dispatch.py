@@ -127,6 +127,7 @@ class Dispatcher:
         """Answer a pending request with an error, unless it has been answered."""
         pending = self._registry.settle(number)
         if pending is not None:
+            self._registry.traffic.failed()
             pending.connection.send(error_frame(pending.request_id, error))
 
     def _hello(self, connection: Connection, request_id: int, hello: Hello) -> None:

@@ -103,7 +103,11 @@ class Node:
             identity,
             self._outbox,
             loop_lag,
-            lambda: {"connections": len(registry), "port": self._door.port},
+            lambda: {
+                "connections": len(registry),
+                "port": self._door.port,
+                **registry.traffic.take()._asdict(),
+            },
         )
         self._daemon = Daemon(
             settings.server_id,

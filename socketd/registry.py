@@ -1,10 +1,13 @@
 """Which connections a node holds, how many from where, and which requests await an answer."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from runtime.traffic import Traffic
 
 if TYPE_CHECKING:
     from socketd.connection import Connection
@@ -19,7 +22,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Registry:
-    """The node's connections by id and its pending requests by number."""
+    """The node's connections by id and its pending requests by number. Must be made inside a running loop."""
 
     def __init__(self, first_number: int, max_connections: int, max_per_peer: int) -> None:
         """`first_number` is above every connection id and request number of the server id's earlier boots."""
@@ -29,6 +32,8 @@ class Registry:
         self._per_peer: Counter[str] = Counter()
         self._connections: dict[int, Connection] = {}
         self._pending: dict[int, Pending] = {}
+        self._now_s = asyncio.get_running_loop().time
+        self.traffic = Traffic()
         self._topics: dict[str, set[Connection]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -94,6 +99,7 @@ class Registry:
         pending = self._pending.pop(number, None)
         if pending is not None:
             pending.connection.in_flight.discard(pending.request_id)
+            self.traffic.answered(self._now_s() - pending.sent_s)
         return pending
 
     def sent_before(self, then_s: float) -> list[int]:

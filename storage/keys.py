@@ -70,6 +70,20 @@ RANKING_OVERTAKEN = "ranking:overtaken"
 
 RANKING_OVERTAKEN_DUE = "ranking:overtaken:due"
 """Sorted set of users by the ms from which they may hear of a friend again."""
+MONITORING_METRICS = "monitoring:metrics"
+"""Hash of the newest sample of each source, and `at`, when it was taken."""
+
+MONITORING_HISTORY = "monitoring:history"
+"""Stream of samples of the whole system, a bounded number of them."""
+
+MONITORING_ALERTS = "monitoring:alerts"
+"""Hash of the open alerts by what they are about."""
+
+MONITORING_PAST_ALERTS = "monitoring:alerts:past"
+"""List of what became of alerts, newest first, a bounded number of them."""
+
+MONITORING_LEAD = "monitoring:lead"
+"""String with expiry: the operations worker that watches now (a lease)."""
 
 AUDIT_LOGS = "iam:audit:logs"
 """List of what operators did, newest first: `time|who|action|resource|result|policy`."""

@@ -15,6 +15,7 @@ from protocol.queues import Lane, QueueType
 from storage import keys
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
+from storage.wire import Executor
 
 LIBRARY = Library("servers")
 
@@ -94,6 +95,15 @@ class ServerLease:
         with redis_away_is_store_away():
             answer: bytes | None = await LIBRARY.call(self._redis, function, self._names, args)
         return answer
+
+
+async def hold(redis: Executor, lease: str, boot_id: str, ttl_s: float) -> bool:
+    """Take or keep a lease by its key, for one process at a time. Answers whether it is the caller's.
+
+    Raises StoreAway.
+    """
+    with redis_away_is_store_away():
+        return bool(await LIBRARY.call(redis, "server_renew", [lease], [boot_id, int(ttl_s * 1000)]))
 
 
 async def claim_first_free(redis: Redis, prefix: str, boot_id: str, ttl_s: float) -> str:

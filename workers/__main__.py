@@ -8,7 +8,12 @@ from runtime.config import ConfigError
 from runtime.daemon import main
 from workers.process import Kind, WorkerProcess
 
-KINDS = {"login": "workers.login.room", "ranking": "workers.ranking.room", "status": "workers.status.manager"}
+KINDS = {
+    "login": "workers.login.room",
+    "operations": "workers.operations.room",
+    "ranking": "workers.ranking.room",
+    "status": "workers.status.manager",
+}
 """The module of each kind that puts its process together. A kind is imported only when it runs."""
 
 

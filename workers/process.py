@@ -17,6 +17,7 @@ from runtime.metrics import LoopLag
 from runtime.sealing import Seals
 from runtime.secrets import Secrets
 from runtime.settings import Config
+from runtime.traffic import Traffic
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
 from storage.errors import StoreAway
@@ -39,6 +40,7 @@ class Intake:
     """Queues that a worker reads, and what is done with their entries: `work` is called with each.
 
     `concurrency` is how many may be worked on at once. `group` is whose share of the entries this is part of.
+    `traffic` counts what is answered, where entries are requests.
     """
 
     queues: Queues
@@ -46,6 +48,7 @@ class Intake:
     work: Work
     concurrency: int
     group: str = GROUP
+    traffic: Traffic | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,7 @@ class WorkerProcess:
             *kind.after,
         ]
         loop_lag = LoopLag()
-        reporter = self._reporter(loop_lag, next(iter(kind.intakes[0].queues)))
+        reporter = self._reporter(loop_lag, kind)
         return Daemon(
             self.process_id,
             reporter,
@@ -165,18 +168,19 @@ class WorkerProcess:
             concurrency=intake.concurrency,
         )
 
-    def _reporter(self, loop_lag: LoopLag, queue_id: str) -> Reporter:
+    def _reporter(self, loop_lag: LoopLag, kind: Kind) -> Reporter:
         lease = ServerLease(self.redis, self.process_id, self.boot_id, self.config.status.patience_s)
         identity = ServerStatus(
             event="",
             server_id=self.process_id,
             boot_id=self.boot_id,
             server_type=self.kind_name.upper(),
-            queue_id=queue_id,
+            queue_id=next(iter(kind.intakes[0].queues)),
             host=os.uname().nodename,
             pid=os.getpid(),
         )
-        return Reporter(self.redis, lease, identity, self.outbox, loop_lag)
+        traffic = next((intake.traffic for intake in kind.intakes if intake.traffic), Traffic())
+        return Reporter(self.redis, lease, identity, self.outbox, loop_lag, lambda: traffic.take()._asdict())
 
 
 def request_intake(config: Config, requests: Requests[Any], concurrency: int) -> Intake:
@@ -197,4 +201,4 @@ def request_intake(config: Config, requests: Requests[Any], concurrency: int) ->
         )
         for lane, weight in LANE_WEIGHTS.items()
     }
-    return Intake(queues, QueueType.REQUEST, requests.work, concurrency)
+    return Intake(queues, QueueType.REQUEST, requests.work, concurrency, traffic=requests.traffic)

@@ -16,6 +16,7 @@ from protocol.envelope import Address, Change, Confidence, Delivery, Envelope
 from protocol.errors import BUSY, BUSY_RETRY_MS, FORBIDDEN, INTERNAL, NOT_AUTHENTICATED, RequestError
 from protocol.messages import REQUESTS, TRUSTED, Message, owned_by
 from runtime.sealing import Seals, Undecipherable
+from runtime.traffic import Traffic
 from storage.errors import StoreAway
 from storage.queues import Entry, Outbox, UnknownQueue
 from storage.tickets import Record
@@ -28,6 +29,9 @@ KEY_TTL_S = 600.0
 
 REDELIVERY_TTL_S = 60.0
 """How long a request without a key is: longer than it can still be delivered again."""
+
+FAULT_STATUS = 500
+"""From this status on an error is a fault of ours."""
 
 D = TypeVar("D", bound=Message)
 R = TypeVar("R")
@@ -135,6 +139,7 @@ class Requests(Generic[R]):
         self._outbox = outbox
         self._seals = seals
         self._envelopes = msgspec.msgpack.Decoder(Envelope)
+        self.traffic = Traffic()
         self._data = {data: msgspec.msgpack.Decoder(data) for data in owned_by(handlers.owner)}
 
     async def work(self, entry: Entry, settle: Settle) -> None:
@@ -145,6 +150,7 @@ class Requests(Generic[R]):
             settle(None)
             return
         frame, change, also = await self._answer(envelope)
+        self.traffic.answered(time.time() - envelope.sent_ms / 1000)
         origin = envelope.origin
         reply = Delivery(origin.connection_id, frame, envelope.number, change)
         declared = REQUESTS.get(envelope.type)
@@ -171,18 +177,18 @@ class Requests(Generic[R]):
         declared = REQUESTS.get(envelope.type)
         if declared is None or declared.data not in self._data:
             log.warning("a request of another release", type=envelope.type, trace_id=envelope.trace_id)
-            return error_frame(envelope.id, _not_yet()), None, ()
+            return self._error(envelope, _not_yet()), None, ()
         try:
             if declared.confidential:
                 envelope = self._opened(envelope)
             call = Call(self._data[declared.data].decode(envelope.data), envelope)
             answer = await self._handlers[declared.data](self._room, call)
         except Exception as error:
-            return error_frame(envelope.id, _refusal(envelope, error)), None, ()
+            return self._error(envelope, _refusal(envelope, error)), None, ()
         if not isinstance(answer, Answer):
             answer = Answer(answer)
         if isinstance(answer.reply, RequestError):
-            return error_frame(envelope.id, answer.reply), answer.change, answer.also
+            return self._error(envelope, answer.reply), answer.change, answer.also
         status = answer.status or declared.status
         return reply_frame(envelope.id, status, answer.reply), answer.change, answer.also
 
@@ -194,6 +200,11 @@ class Requests(Generic[R]):
             raise Undecipherable("not sealed") from None
         opened = _confidences.decode(self._seals.open(sealed, envelope.seal_context))
         return msgspec.structs.replace(envelope, data=opened.data, peer=opened.peer)
+
+    def _error(self, envelope: Envelope, error: RequestError) -> bytes:
+        if error.kind.status >= FAULT_STATUS:
+            self.traffic.failed()
+        return error_frame(envelope.id, error)
 
 
 def _not_yet() -> RequestError:

@@ -1,0 +1,165 @@
+"""Operators hear how the system fares, and once of what is wrong with it."""
+
+import json
+import sqlite3
+import threading
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from protocol.messages.monitor import Alert, AlertLevel, AlertState, Metrics, MonitorSubscribe
+from storage import keys
+from tests.system.cluster import Cluster
+from tests.system.conftest import run_house
+from tests.system.guest import Guest
+
+pytestmark = pytest.mark.servers
+
+
+class Webhook:
+    """A server that remembers what is posted to it; it fails the first time."""
+
+    def __init__(self) -> None:
+        heard = self.heard = []  # type: list[dict[str, object]]
+        failures = iter([500])
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                status = next(failures, 204)
+                if status == 204:
+                    heard.append(json.loads(body))
+                self.send_response(status)
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/alerts"
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[Webhook]:
+    webhook = Webhook()
+    yield webhook
+    webhook.close()
+
+
+@pytest.fixture(scope="module")
+def desk(servers_folder: Path, webhook: Webhook) -> Iterator[Cluster]:
+    """A cluster that is watched closely."""
+    settings = {
+        "status.heartbeat_s": 0.5,
+        "monitoring.every_s": 0.3,
+        "monitoring.clear_after_s": 0.5,
+        "monitoring.webhook": webhook.url,
+    }
+    for cluster in run_house(servers_folder / uuid.uuid4().hex, settings):
+        cluster.start()
+        cluster.start_worker("operations", 1)
+        cluster.start_worker("operations", 2)
+        yield cluster
+
+
+def make_admin(cluster: Cluster, name: str) -> None:
+    """Give an account the role of an operator."""
+    path = str(cluster.settings["database.url"]).partition("///")[2]
+    with sqlite3.connect(path, timeout=10) as database:
+        database.execute("UPDATE users SET role = 'ADMIN' WHERE user_id = ?", (name,))
+    database.close()
+    cluster.redis.delete(keys.user(name))
+
+
+@pytest.fixture
+async def operator(desk: Cluster) -> AsyncIterator[Guest]:
+    """An operator's program that listens."""
+    guest = await Guest.at(desk["SOCK001"].endpoint)
+    name = f"operator-{uuid.uuid4().hex[:8]}"
+    await guest.register(name)
+    make_admin(desk, name)
+    await guest.sign_in(name)
+    await guest.ask(MonitorSubscribe())
+    yield guest
+    guest.leave()
+
+
+async def heard_of(operator: Guest, subject: str, state: AlertState) -> Alert:
+    """Wait for an alert about a subject in a state."""
+    count = 1
+    while True:
+        alert = await operator.hear(Alert, count)
+        if (alert.subject, alert.state) == (subject, state):
+            return alert
+        count += 1
+
+
+async def test_players_may_not_listen(desk: Cluster) -> None:
+    guest = await Guest.at(desk["SOCK001"].endpoint)
+    await guest.refused(MonitorSubscribe(), "NOT_AUTHENTICATED")
+    await guest.sign_up(f"player-{uuid.uuid4().hex[:8]}")
+    await guest.refused(MonitorSubscribe(), "FORBIDDEN")
+    guest.leave()
+
+
+async def test_samples_come_again_and_again_and_are_kept(desk: Cluster, operator: Guest) -> None:
+    sample = await operator.hear(Metrics, 3)
+    servers = {server.server_id: server for server in sample.servers}
+    assert {"SOCK001", "login-1", "status-1", "operations-1", "operations-2"} <= servers.keys()
+    assert servers["SOCK001"].connections >= 1
+    assert "login_queue:normal" in {queue.queue_id for queue in sample.queues}
+    assert sample.redis_memory_bytes > 0
+    kept = desk.redis.hgetall(keys.MONITORING_METRICS)
+    assert {"at", "admission", "redis", "server:SOCK001", "queue:login_queue:high"} <= set(kept)
+    assert len({sample.at for sample in operator.all(Metrics)}) == len(operator.all(Metrics))
+
+
+async def test_a_killed_node_is_one_alert_that_closes_when_it_is_back(
+    desk: Cluster, operator: Guest, webhook: Webhook
+) -> None:
+    node = desk.start_node(2)
+    node.kill()
+    opened = await heard_of(operator, "server:SOCK002", AlertState.OPEN)
+    escalated = await heard_of(operator, "server:SOCK002", AlertState.ESCALATED)
+    assert escalated.level is AlertLevel.CRITICAL
+    late = await Guest.at(desk["SOCK001"].endpoint)
+    name = f"operator-{uuid.uuid4().hex[:8]}"
+    await late.register(name)
+    make_admin(desk, name)
+    await late.sign_in(name)
+    await late.ask(MonitorSubscribe())
+    assert (await late.hear(Alert)).id == opened.id
+    desk.start_node(2)
+    closed = await heard_of(operator, "server:SOCK002", AlertState.CLOSED)
+    assert opened.id == escalated.id == closed.id
+    about = [alert.state for alert in operator.all(Alert) if alert.subject == "server:SOCK002"]
+    assert about == [AlertState.OPEN, AlertState.ESCALATED, AlertState.CLOSED]
+    for guest in (late,):
+        guest.leave()
+    posted = {str(body["state"]) for body in webhook.heard if body["id"] == opened.id}
+    assert {"ESCALATED"} <= posted
+
+
+async def test_another_watches_on_when_the_watching_worker_dies(desk: Cluster, operator: Guest) -> None:
+    boot = desk.redis.get(keys.MONITORING_LEAD)
+    watching = next(
+        desk[name]
+        for name in ("operations-1", "operations-2")
+        if desk.redis.hget(keys.server_status(name), "bootId") == boot
+    )
+    watching.kill()
+    before = len(operator.all(Metrics))
+    await operator.hear(Metrics, before + 3)
+    assert desk.redis.get(keys.MONITORING_LEAD) != boot
+    desk.start_worker("operations", int(watching.name[-1]))

@@ -1,0 +1,58 @@
+"""What the operations worker's handlers work with, and how its process is put together."""
+
+from dataclasses import dataclass
+
+from protocol.connection import event_frame
+from protocol.envelope import Delivery, Join
+from protocol.messages import Nothing
+from protocol.messages.monitor import MonitorSubscribe
+from runtime.daemon import Step
+from storage.monitoring import Monitoring
+from storage.whereabouts import Whereabouts
+from workers.operations.watch import TOPIC, Watch
+from workers.process import Kind, WorkerProcess, request_intake
+from workers.requests import Answer, Call, Handlers, Requests
+from workers.telling import Telling
+
+CONCURRENCY = 100
+
+
+@dataclass(frozen=True)
+class OperationsRoom:
+    """What handlers need."""
+
+    watch: Watch
+
+
+handlers: Handlers[OperationsRoom] = Handlers("operations")
+
+
+@handlers.handles(MonitorSubscribe)
+async def subscribe(room: OperationsRoom, call: Call[MonitorSubscribe]) -> Answer:
+    """Have samples and alerts come to the connection; those alerts that are open come at once."""
+    origin = call.envelope.origin
+    also = tuple(
+        (origin, Delivery(origin.connection_id, event_frame(alert)))
+        for alert in await room.watch.open_alerts()
+    )
+    return Answer(Nothing(), Join(TOPIC), also)
+
+
+def assemble(process: WorkerProcess) -> Kind:
+    """The parts of an operations worker."""
+    config = process.config
+    telling = Telling(Whereabouts(process.wire), process.outbox)
+    watch = Watch(Monitoring(process.redis), telling, config.monitoring, config.status, process.boot_id)
+
+    async def register_handlers() -> None:
+        handlers.check()
+
+    async def start_watch() -> None:
+        process.daemon.watch(watch.run(), "watch")
+
+    requests = Requests(handlers, OperationsRoom(watch), process.outbox, process.seals)
+    return Kind(
+        [request_intake(config, requests, CONCURRENCY)],
+        before=[Step("handler registration", register_handlers)],
+        after=[Step("watch", start_watch)],
+    )
