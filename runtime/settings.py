@@ -82,6 +82,8 @@ class SocketdSettings(Section, frozen=True):
     server_id: Annotated[ServerId, "This node's name; one live process may bear it."] = "SOCK001"
     host: Annotated[Host, "Address to listen on; 0.0.0.0 for every IPv4 interface."] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535), "TCP port to listen on; 0 takes any free one."] = 7400
+    tls_certificate: Annotated[str, 'Certificate chain (PEM) for TLS; "" speaks plain TCP.'] = ""
+    tls_key: Annotated[str, "The certificate's key (PEM, no passphrase); SIGHUP reloads both."] = ""
     max_connections: Annotated[Count, "Connections a node holds; later ones are turned away."] = 200_000
     keepalive_s: Annotated[Duration, "KEEPALIVE after our silence; a peer silent for three is IDLE."] = 15.0
     hello_timeout_s: Annotated[Duration, "A connection that says no hello for so long is closed."] = 10.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 
 from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import Lane, QueueType
@@ -15,6 +16,7 @@ from socketd.presence import Presence
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.server import Door
+from socketd.tls import Certificate
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
 from storage.nodes import Nodes, first_number
@@ -85,6 +87,7 @@ class Node:
             self._dispatcher,
             self._replies,
             self._departures,
+            Certificate.configured(settings),
         )
         loop_lag = LoopLag()
         identity = ServerStatus(
@@ -122,6 +125,7 @@ class Node:
 
     async def run(self) -> int:
         """Live until a signal. Answers the exit code."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._door.reload)
         try:
             return await self._daemon.run()
         finally:
@@ -170,6 +174,7 @@ class Node:
     async def _open_port(self) -> None:
         await self._door.open()
         self._daemon.watch(self._door.keep_time(), "timers")
+        self._daemon.watch(self._door.accept(), "door")
 
     async def _sweep(self) -> None:
         """Drop what waits for connections that nobody has any more."""

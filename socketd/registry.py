@@ -30,6 +30,7 @@ class Registry:
         self._max_connections = max_connections
         self._max_per_peer = max_per_peer
         self._per_peer: Counter[str] = Counter()
+        self._reserved = 0
         self._connections: dict[int, Connection] = {}
         self._pending: dict[int, Pending] = {}
         self._now_s = asyncio.get_running_loop().time
@@ -44,7 +45,7 @@ class Registry:
 
     def add(self, connection: "Connection", peer: str) -> int | None:
         """Take a connection in and answer its id; None when there are too many, here or from this peer."""
-        if len(self._connections) >= self._max_connections or self._per_peer[peer] >= self._max_per_peer:
+        if self._is_full(peer):
             return None
         self._per_peer[peer] += 1
         connection_id = self._next_id
@@ -58,9 +59,20 @@ class Registry:
         if connection is None:
             return
         self.leave_all(connection)
-        self._per_peer[peer] -= 1
-        if not self._per_peer[peer]:
-            del self._per_peer[peer]
+        self._forget(peer)
+
+    def reserve(self, peer: str) -> bool:
+        """Count a connection that is about to come in; False when there are too many, as with `add`."""
+        if self._is_full(peer):
+            return False
+        self._per_peer[peer] += 1
+        self._reserved += 1
+        return True
+
+    def release(self, peer: str) -> None:
+        """It has come in, to be added now, or will not come."""
+        self._reserved -= 1
+        self._forget(peer)
 
     def get(self, connection_id: int) -> "Connection | None":
         """The open connection with this id."""
@@ -110,3 +122,12 @@ class Registry:
                 break
             overdue.append(number)
         return overdue
+
+    def _is_full(self, peer: str) -> bool:
+        held = len(self._connections) + self._reserved
+        return held >= self._max_connections or self._per_peer[peer] >= self._max_per_peer
+
+    def _forget(self, peer: str) -> None:
+        self._per_peer[peer] -= 1
+        if not self._per_peer[peer]:
+            del self._per_peer[peer]

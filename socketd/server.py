@@ -16,6 +16,7 @@ from socketd.limits import UserBuckets
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.timers import SLOT_S, Wheel
+from socketd.tls import Certificate, SecureServer
 from storage.servers import now_ms
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,9 @@ class Door:
         dispatcher: Dispatcher,
         replies: Replies,
         departures: Departures,
+        certificate: Certificate | None = None,
     ) -> None:
+        """Without a certificate the door speaks plain TCP."""
         self.limits = settings
         self.rates = rates
         self.users = UserBuckets(rates.requests_per_second)
@@ -53,7 +56,8 @@ class Door:
         self._replies = replies
         self._departures = departures
         self._wheel = Wheel()
-        self._server: asyncio.Server | None = None
+        self._certificate = certificate
+        self._server: asyncio.Server | SecureServer | None = None
         self._loop = asyncio.get_running_loop()
         self.now_s = self._loop.time
         self.call_soon = self._loop.call_soon
@@ -63,10 +67,29 @@ class Door:
 
     async def open(self) -> None:
         """Listen. Raises OSError when the port cannot be had."""
-        self._server = await self._loop.create_server(
-            lambda: Connection(self), self.limits.host, self.limits.port, backlog=BACKLOG
+        host, port = self.limits.host, self.limits.port
+        if self._certificate is None:
+            server = await self._loop.create_server(lambda: Connection(self), host, port, backlog=BACKLOG)
+            self.port = server.sockets[0].getsockname()[1]
+            self._server = server
+            return
+        secure = SecureServer(
+            self._certificate, self._registry, lambda: Connection(self), self.limits.hello_timeout_s
         )
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await secure.open(host, port, BACKLOG)
+        self._server = secure
+
+    async def accept(self) -> None:
+        """Take connections in where that is not the loop's own work. Runs as a side task."""
+        if isinstance(self._server, SecureServer):
+            await self._server.accept()
+
+    def reload(self) -> None:
+        """Read the certificate again, as operators ask with SIGHUP."""
+        if self._certificate is None:
+            log.info("nothing to reload: there is no certificate")
+        else:
+            self._certificate.reload()
 
     async def keep_time(self) -> None:
         """Look after time limits. Runs as a side task for as long as the process lives."""
@@ -100,6 +123,8 @@ class Door:
 
     def opened(self, connection: Connection) -> None:
         """A client has connected."""
+        if isinstance(self._server, SecureServer):
+            self._server.made(connection)
         connection_id = self._registry.add(connection, connection.peer)
         if connection_id is None:
             self._wheel.put(connection, connection.opened_s + LINGER_S)

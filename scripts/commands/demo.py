@@ -7,13 +7,14 @@ one all come back at once with the tokens that they have, as on a day that a gam
 import asyncio
 import ipaddress
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 
 from client import ClientError, Endpoint, Player
 from client.errors import RequestFailed
 from protocol.errors import USERNAME_TAKEN
 from protocol.messages.waiting import QueueUpdate
-from runtime.settings import LoginSettings
+from runtime.settings import Config
 from scripts.commands.crowd import Act, Crowd, Guest, State
 from scripts.commands.picture import line, picture, summary
 from scripts.commands.screen import Screen
@@ -35,19 +36,20 @@ LINE_S = 2.0
 class Demo:
     """A crowd that plays through `endpoints`. `password` is that of all its accounts."""
 
-    def __init__(
-        self, players: int, endpoints: Sequence[Endpoint], login: LoginSettings, password: str
-    ) -> None:
+    def __init__(self, players: int, endpoints: Sequence[Endpoint], config: Config, password: str) -> None:
+        login = config.login
         addresses = _addresses(endpoints[0][0], players)
         count = min(players, len(addresses) * PLAYERS_PER_ADDRESS)
         self.crowd = Crowd(count, login.admit_rate * login.pod_count / 60)
         self._password = password
+        trust = _trust(config.socketd.tls_certificate)
         self._players = {
             guest: Player(
                 endpoints,
                 name="lobbyd-demo",
                 local_address=addresses[number // PLAYERS_PER_ADDRESS],
                 patience_s=PATIENCE_S,
+                ssl=trust,
             )
             for number, guest in enumerate(self.crowd.guests)
         }
@@ -139,6 +141,16 @@ class Demo:
 
 def _username(guest: Guest) -> str:
     return f"demo-{guest.name}"
+
+
+def _trust(certificate: str) -> ssl.SSLContext | None:
+    """Trust in the nodes' own certificate and no other, whatever name it bears; None for plain TCP."""
+    if not certificate:
+        return None
+    context = ssl.create_default_context(cafile=certificate)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.check_hostname = False
+    return context
 
 
 def _addresses(host: str, players: int) -> list[str | None]:

@@ -181,7 +181,7 @@ class System:
         crowd = demo.Demo(
             self._plan.players,
             list(self._programs.sockets.values()),
-            self._plan.config.login,
+            self._plan.config,
             self._data_dir.password("demo.password"),
         )
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.certificates import Authority
 from tests.commands.conftest import Start
 from tests.commands.running import CHEAP, LOBBYCTL, UP, environment, wait_until
 
@@ -42,6 +43,15 @@ def test_a_crowd_finds_its_accounts_at_a_second_start(start: Start) -> None:
         running.wait_for(UP)
         assert re.search(r"players signed in +20 of 20\b", running.stdout)
         assert running.end() == 0
+
+
+def test_a_crowd_comes_by_tls_where_it_is_set_up(start: Start, tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path / "tls").issue("node")
+    tls = ("--set", f"socketd.tls_certificate={certificate}", "--set", f"socketd.tls_key={key}")
+    running = start("--demo", "5", *CHEAP, "--set", "login.admit_rate=6000", *tls)
+    running.wait_for(UP)
+    assert re.search(r"players signed in +5 of 5\b", running.stdout)
+    assert running.end() == 0
 
 
 def test_a_crowd_comes_in_at_the_rate_and_gets_over_a_dead_node(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from ssl import SSLContext
 from typing import Self, TypeVar, cast
 
 import pytest
@@ -55,10 +56,14 @@ class Guest:
         self._more = asyncio.Event()
 
     @classmethod
-    async def at(cls, endpoint: Endpoint, *, local_address: str | None = None) -> Self:
+    async def at(
+        cls, endpoint: Endpoint, *, local_address: str | None = None, ssl: SSLContext | None = None
+    ) -> Self:
         """Connect and say hello. Raises as `Connection.open`."""
         guest = cls()
-        guest.connection = await Connection.open(*endpoint, on_event=guest._hear, local_address=local_address)
+        guest.connection = await Connection.open(
+            *endpoint, on_event=guest._hear, local_address=local_address, ssl=ssl
+        )
         return guest
 
     async def ask(self, message: Message, key: str | None = None) -> Message:
