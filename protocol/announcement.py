@@ -16,10 +16,11 @@ class LoginCompleted(msgspec.Struct, frozen=True, array_like=True, tag="login_co
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):
-    """What one player reached in a game."""
+    """What one player reached in a game. `task_id` is what its server was told to ask for the score by."""
 
     user_id: str
     score: int
+    task_id: str = ""
 
 
 class GameFinished(msgspec.Struct, frozen=True, array_like=True, tag="game_finished"):

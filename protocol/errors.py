@@ -44,11 +44,18 @@ FORBIDDEN = _kind("FORBIDDEN", 403, "You may not do this: it takes a role that y
 ACCOUNT_DISABLED = _kind("ACCOUNT_DISABLED", 403, "This account is disabled.")
 TICKET_NOT_FOUND = _kind("TICKET_NOT_FOUND", 404, "This ticket is unknown, expired or spent: log in again.")
 USER_NOT_FOUND = _kind("USER_NOT_FOUND", 404, "There is no user of this id.")
+NOT_IN_QUEUE = _kind("NOT_IN_QUEUE", 404, "The player neither waits for opponents nor has any.")
+SESSION_NOT_FOUND = _kind("SESSION_NOT_FOUND", 404, "There is no session of play of this id.")
 DUPLICATE_ID = _kind("DUPLICATE_ID", 409, "A request with this id is still in flight.")
 USERNAME_TAKEN = _kind("USERNAME_TAKEN", 409, "This username is taken: choose another.")
 EMAIL_TAKEN = _kind("EMAIL_TAKEN", 409, "There is an account with this email address already.")
 SESSION_TAKEN_OVER = _kind("SESSION_TAKEN_OVER", 409, "A newer login of yours holds this ticket.")
 FRIENDS_FULL = _kind("FRIENDS_FULL", 409, "One of the two has as many friends as there may be.")
+ALREADY_MATCHING = _kind("ALREADY_MATCHING", 409, "The player waits for opponents already.")
+ALREADY_MATCHED = _kind(
+    "ALREADY_MATCHED", 409, "The player has opponents already: `data` says whom and where."
+)
+ALREADY_FINISHED = _kind("ALREADY_FINISHED", 409, "It is over already.")
 UNSUPPORTED_VERSION = _kind("UNSUPPORTED_VERSION", 426, "This server speaks protocol version 1.")
 RATE_LIMITED = _kind("RATE_LIMITED", 429, "Too many requests: wait for retryAfterMs.")
 TOO_MANY_ATTEMPTS = _kind("TOO_MANY_ATTEMPTS", 429, "Too many attempts: wait for retryAfterMs.")

@@ -36,6 +36,14 @@ DatabaseUrl = Annotated[
     ),
 ]
 
+Search = Annotated[
+    str,
+    Meta(
+        pattern=r"\A0:[0-9]{1,2}\+?( [0-9]{1,2}:[0-9]{1,2}\+?)*\Z",
+        extra={"expected": 'steps such as "0:0 5:3 10:10+": seconds waited, levels, + for other regions'},
+    ),
+]
+
 
 def is_secret(annotation: Any) -> bool:
     """Whether values of this annotated type must not be shown (credentials, URLs that may carry some)."""
@@ -144,6 +152,22 @@ class RankingSettings(Section, frozen=True):
     max_friends: Annotated[int, Meta(ge=1, le=1000), "Friends that one player may have."] = 200
 
 
+class MatchingSettings(Section, frozen=True):
+    """Finding opponents: how far the search goes for who has waited so long, and what skill counts."""
+
+    easy: Annotated[Search, "Steps of seconds waited:levels up and down, + for other regions."] = (
+        "0:0 2:1 4:3 6:5+ 10:10+ 20:30+ 40:99+"
+    )
+    medium: Annotated[Search, "The same for medium."] = "0:0 2:1 4:3 6:5+ 10:10+ 20:30+ 40:99+"
+    hard: Annotated[Search, "The same for hard."] = "0:0 2:1 4:3 6:5+ 10:10+ 20:30+ 40:99+"
+    by_skill: Annotated[
+        list[Literal["easy", "medium", "hard"]],
+        Meta(extra={"expected": 'a list such as ["hard"]'}),
+        "Difficulties at which skill counts, as results show it.",
+    ] = []
+    session_ttl_s: Annotated[Duration, "A session that nobody finishes keeps its players so long."] = 7200.0
+
+
 class AuthSettings(Section, frozen=True):
     """Passwords, tokens and the secret that they rest on."""
 
@@ -227,6 +251,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     queues: QueuesSettings = QueuesSettings()
     login: LoginSettings = LoginSettings()
     ranking: RankingSettings = RankingSettings()
+    matching: MatchingSettings = MatchingSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()

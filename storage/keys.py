@@ -85,6 +85,24 @@ MONITORING_PAST_ALERTS = "monitoring:alerts:past"
 MONITORING_LEAD = "monitoring:lead"
 """String with expiry: the operations worker that watches now (a lease)."""
 
+GAME_FEED = "game_feed"
+"""Stream of who began and ceased to wait for opponents, kept for a minute: workers remember the rest."""
+
+GAME_DEADLINES = "game_deadlines"
+"""Sorted set of the players who wait for opponents, by when they are told that there are none."""
+
+GAME_ENTRIES = "game_entries"
+"""String: the next name of a stay in a queue of players."""
+
+GAME_UNTOLD = "game_untold"
+"""Sorted set of sessions of play whose players may not have been told yet, by when they were made."""
+
+GAME_UNWRITTEN = "game_unwritten"
+"""Sorted set of sessions of play that the database may not know yet, by when their players were told."""
+
+GAME_SWEEPER = "game_sweeper"
+"""String with expiry: the matching worker that widens searches and ends waits now (a lease)."""
+
 AUDIT_LOGS = "iam:audit:logs"
 """List of what operators did, newest first: `time|who|action|resource|result|policy`."""
 
@@ -94,9 +112,13 @@ TICKET_CLIENT_PREFIX = "sse:clients:"
 USER_PREFIX = "user:"
 USER_TICKET_SUFFIX = ":ticket"
 SESSION_PREFIX = "session:"
+GAME_MATCH_PREFIX = "game_match:"
+GAME_WAITING_PREFIX = "game_queue:"
+GAME_SESSION_PREFIX = "game_session:"
+GAME_STATS_PREFIX = "game_stats:"
 """Functions make the names of tickets and users that they find on the way from these."""
 
-_NODE_QUEUE_SUFFIX = "_Q"
+NODE_QUEUE_SUFFIX = "_Q"
 
 
 def server_status(server_id: str) -> str:
@@ -111,7 +133,7 @@ def server_lease(server_id: str) -> str:
 
 def node_queue(server_id: str) -> str:
     """The queue id of a socket node's own queue of replies and events."""
-    return f"{server_id}{_NODE_QUEUE_SUFFIX}"
+    return f"{server_id}{NODE_QUEUE_SUFFIX}"
 
 
 @cache
@@ -162,7 +184,7 @@ def ticket_client(tid: str) -> str:
 
 def node_of_queue(queue_id: str) -> str | None:
     """The server id of the node whose queue this is, None for any other queue."""
-    return queue_id.removesuffix(_NODE_QUEUE_SUFFIX) if queue_id.endswith(_NODE_QUEUE_SUFFIX) else None
+    return queue_id.removesuffix(NODE_QUEUE_SUFFIX) if queue_id.endswith(NODE_QUEUE_SUFFIX) else None
 
 
 def refresh_tokens(user_id: str) -> str:
@@ -209,3 +231,23 @@ def temp_score(user_id: str) -> str:
 def session_result(game_session_id: str, user_id: str) -> str:
     """String with expiry: the task of the user's result of a game session."""
     return f"ranking:result:{game_session_id}:{user_id}"
+
+
+def game_match(user_id: str) -> str:
+    """Hash: a player who waits for opponents or is in a match."""
+    return f"{GAME_MATCH_PREFIX}{user_id}"
+
+
+def game_waiting(difficulty: str, level: int) -> str:
+    """Sorted set of the players who wait for opponents, by since when. No lane is called like it."""
+    return f"{GAME_WAITING_PREFIX}{difficulty}:{level}"
+
+
+def game_session(session_id: str) -> str:
+    """Hash with expiry: a session of play that goes on."""
+    return f"{GAME_SESSION_PREFIX}{session_id}"
+
+
+def game_stats(difficulty: str) -> str:
+    """Hash of how the queues of a difficulty fared: counts and averages, by level."""
+    return f"{GAME_STATS_PREFIX}{difficulty}"

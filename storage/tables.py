@@ -4,7 +4,17 @@ Text compares byte by byte and trailing spaces count, on both databases. What on
 above all keys, is stored as ASCII on MariaDB, which keeps its indexes small.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeEngine
 
@@ -159,6 +169,40 @@ friends = Table(
     Column("user_id", _ascii(32), ForeignKey(users.c.user_id), primary_key=True),
     Column("friend_id", _ascii(32), ForeignKey(users.c.user_id), primary_key=True, index=True),
     Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+game_sessions = Table(
+    "game_sessions",
+    metadata,
+    Column("session_id", _ascii(64), primary_key=True),
+    Column("difficulty", _ascii(16), nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("region", _ascii(32), nullable=False, comment="empty where nobody has one"),
+    Column("cost", Double(), nullable=False, comment="how unequal its players were, in levels"),
+    Column("players", _ascii(512), nullable=False, comment="user ids, the one who waited longest first"),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    Column("finished_at", BigInteger, nullable=True, index=True, comment="ms since the epoch"),
+    Column("finish_id", _text(128), nullable=True, comment="the request that finished it"),
+    Column("game_type", _ascii(32), nullable=True),
+    Column("results", _ascii(1024), nullable=True, comment="JSON: user ids and scores"),
+    Column("announced_at", BigInteger, nullable=True, comment="ms since the epoch, on the event bus"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+skills = Table(
+    "skills",
+    metadata,
+    Column("user_id", _ascii(32), primary_key=True),
+    Column("difficulty", _ascii(16), primary_key=True),
+    Column("mu", Double(), nullable=False, comment="the skill that is most likely"),
+    Column("sigma", Double(), nullable=False, comment="how uncertain that is"),
+    Column("games", Integer, nullable=False),
+    Column("updated_at", BigInteger, nullable=False, comment="ms since the epoch"),
     mysql_engine="InnoDB",
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_nopad_bin",

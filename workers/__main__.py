@@ -10,6 +10,7 @@ from workers.process import Kind, WorkerProcess
 
 KINDS = {
     "login": "workers.login.room",
+    "matching": "workers.matching.room",
     "operations": "workers.operations.room",
     "ranking": "workers.ranking.room",
     "status": "workers.status.manager",

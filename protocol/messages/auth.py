@@ -17,6 +17,7 @@ from protocol.errors import (
     USERNAME_TAKEN,
 )
 from protocol.messages.declaration import Access, Message, Nothing, request
+from protocol.messages.matching import MatchState
 from protocol.messages.waiting import ClientId, TicketId, TicketStatus
 from protocol.queues import Lane
 
@@ -182,7 +183,7 @@ class Resumed(Message, frozen=True):
     roles: list[str]
     permissions: list[str]
     expires_in: int
-    match: dict[str, str] | None
+    match: MatchState | None
     tasks: list[str]
     unread_notifications: int
 

@@ -12,7 +12,7 @@ from protocol.messages.declaration import Message
 
 M = TypeVar("M", bound=Message)
 
-_PATH = re.compile(r" - at `\$\.(\w+)[^`]*`$")
+_PATH = re.compile(r" - at `\$\.([^`]+)`$")
 
 
 def convert(data: dict[str, Any], declared: type[M]) -> M:

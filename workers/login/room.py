@@ -13,6 +13,7 @@ from storage.database import Database
 from storage.groups import Groups
 from storage.keyring import KeyRing
 from storage.logins import Logins
+from storage.matches import MatchBoard
 from storage.migrations import migrate
 from storage.sessions import Rights, Sessions
 from storage.tickets import Asker, Tickets
@@ -42,6 +43,7 @@ class LoginRoom:
     groups: Groups
     tickets: Tickets
     sessions: Sessions
+    board: MatchBoard
     identifiers: Identifiers
     tokens: Tokens
     hashing: Hashing
@@ -85,6 +87,7 @@ def assemble(process: WorkerProcess) -> Kind:
         groups=Groups(database, wire),
         tickets=tickets,
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
+        board=MatchBoard(wire),
         identifiers=Identifiers(secrets),
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth, limits.passwords_per_ip),

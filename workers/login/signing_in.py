@@ -33,6 +33,7 @@ from workers.login.survey import estimated_wait_s
 from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family
 from workers.requests import Answer, Call, record
+from workers.standing import match_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,12 +175,13 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
         raise RequestError(INVALID_TOKEN) from None
     except Stale:
         kicked = call.envelope.origin
+    standing = await room.board.standing(access.user_id)
     reply = Resumed(
         user_id=access.user_id,
         roles=list(access.roles),
         permissions=list(access.permissions),
         expires_in=max(0, access.expires_s - now_ms() // 1000),
-        match=None,
+        match=None if standing is None else match_state(standing),
         tasks=[],
         unread_notifications=0,
     )

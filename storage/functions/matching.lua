@@ -1,0 +1,437 @@
+#!lua name=lobbyd_matching_@VERSION@
+-- Matching: a player waits in one queue, or is in one match, or neither; every change of that is one function here.
+-- Clocks are Redis TIME. Names that are made of an id (a user's, a session's) are made from the prefixes that the
+-- caller gives first. A function that takes many players reads all that it needs of all of them before its first
+-- write. What comes and goes is also noted in the feed, by which the workers know who waits without asking again.
+
+local FEED_KEEP_MS = 60000 -- who has not looked at the feed for longer reads the queues anew
+local WEIGHT = 0.2         -- of the newest wait in a bucket's average
+
+local function now_us()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
+end
+
+local function whole(number)
+  return string.format('%.0f', number)
+end
+
+-- Refuses a key of another type, as Redis does when asked for a length.
+local LENGTH = {string = 'STRLEN', hash = 'HLEN', zset = 'ZCARD', stream = 'XLEN'}
+local function need(key, kind)
+  redis.call(LENGTH[kind], key)
+end
+
+local PREFIXES = 7 -- ARGV that come first in most functions
+
+-- The names that are made of ids. ARGV: prefixes of match, session, queue, game session and stats, then the set of
+-- queue ids, and how that of a node's queue ends.
+local function naming(args)
+  local names = {nodes = {}}
+  function names.match(uid) return args[1] .. uid end
+  function names.session(uid) return args[2] .. uid end
+  function names.queue(difficulty, level) return args[3] .. difficulty .. ':' .. level end
+  function names.game(id) return args[4] .. id end
+  function names.stats(difficulty) return args[5] .. difficulty end
+  function names.is_alive(server)
+    if names.nodes[server] == nil then
+      names.nodes[server] = redis.call('SISMEMBER', args[6], server .. args[7]) == 1
+    end
+    return names.nodes[server]
+  end
+  return names
+end
+
+-- The connection at which a player is signed in, or '' for one who is away: signed out, disconnected, or at a node
+-- that is gone and its queue with it.
+local function address(names, uid)
+  local at = redis.call('HMGET', names.session(uid), 'serverId', 'connectionId')
+  return at[1] and at[2] and names.is_alive(at[1]) and at[1] .. '/' .. at[2] or ''
+end
+
+local FIELDS = {'status', 'entry', 'difficulty', 'level', 'region', 'players', 'created_at', 'skill', 'deadline',
+  'game_session_id', 'matched_users'}
+
+-- A player's match hash by field; `status` is nil where there is none.
+local function look(names, uid)
+  local key, found = names.match(uid), {uid = uid}
+  local values = redis.call('HMGET', key, unpack(FIELDS))
+  for i, field in ipairs(FIELDS) do found[field] = values[i] or nil end
+  if found.difficulty then need(names.queue(found.difficulty, found.level), 'zset') end
+  return found
+end
+
+-- The feed.
+
+-- A player who waits, as the feed has it.
+local function row(player)
+  return table.concat({player.entry, player.difficulty, player.level, player.region, player.players,
+    player.created_at, player.skill}, '|')
+end
+
+-- Notes in the feed who came (uid, row) and went (uid, entry), by turns.
+local function note(feed, changes)
+  for first = 1, #changes, 1000 do
+    local last = math.min(first + 999, #changes)
+    redis.call('XADD', feed, 'MINID', '~', whole(now_ms() - FEED_KEEP_MS), '*', unpack(changes, first, last))
+  end
+end
+
+local function is_before(one, other)
+  local ms, number = string.match(one, '^(%d+)-(%d+)$')
+  local other_ms, other_number = string.match(other, '^(%d+)-(%d+)$')
+  ms, other_ms = tonumber(ms), tonumber(other_ms)
+  return ms < other_ms or ms == other_ms and tonumber(number) < tonumber(other_number)
+end
+
+-- What the feed says since a cursor: {the next cursor, 1 when something was lost in between, changes by turns}.
+local function news(feed, cursor)
+  local newest = redis.call('XREVRANGE', feed, '+', '-', 'COUNT', 1)
+  local upto = newest[1] and newest[1][1] or '0-0'
+  if cursor == upto then return {upto, 0, {}} end
+  local oldest = redis.call('XRANGE', feed, '-', '+', 'COUNT', 1)
+  if cursor == '' or not oldest[1] or is_before(cursor, oldest[1][1]) or is_before(upto, cursor) then
+    return {upto, 1, {}}
+  end
+  local changes = {}
+  for _, entry in ipairs(redis.call('XRANGE', feed, '(' .. cursor, '+')) do
+    for _, part in ipairs(entry[2]) do changes[#changes + 1] = part end
+  end
+  return {upto, 0, changes}
+end
+
+-- Waiting and leaving.
+
+-- Puts a player into their queue. KEYS as `enter` has them.
+local function put(names, deadlines, player, changes)
+  redis.call('ZADD', names.queue(player.difficulty, player.level), player.created_at, player.uid)
+  redis.call('ZADD', deadlines, player.deadline, player.uid)
+  changes[#changes + 1], changes[#changes + 2] = player.uid, row(player)
+end
+
+local function take(names, deadlines, player, changes)
+  redis.call('ZREM', names.queue(player.difficulty, player.level), player.uid)
+  redis.call('ZREM', deadlines, player.uid)
+  changes[#changes + 1], changes[#changes + 2] = player.uid, player.entry
+end
+
+local function average(stats, field, value)
+  local was = redis.call('HGET', stats, field)
+  value = was and (1 - WEIGHT) * was + WEIGHT * value or value
+  redis.call('HSET', stats, field, string.format('%.3f', value))
+end
+
+-- What a request to wait finds: its first result when it is a repeat, or why it cannot be, or nil.
+local function standing(was, recorded)
+  if recorded and was.entry ~= recorded then return {'left'} end
+  if was.status == 'waiting' then return {recorded and 'waiting' or 'already matching', was.entry} end
+  if was.status == 'matched' then
+    return {recorded and 'matched' or 'already matched', was.entry, was.game_session_id, was.matched_users}
+  end
+  return nil
+end
+
+-- Lets players wait. KEYS: feed, deadlines, entries. ARGV: prefixes, cursor, then for each player: uid, difficulty,
+-- level, region or '', players of a match, longest wait in ms, skill, record, its ttl in ms.
+-- Answers {news, {for each: {what, entry, ...}}}: 'entered' with the ms that they can expect to wait or '',
+-- 'waiting', 'matched' and 'left' for a repeat, 'already matching' or 'already matched'; both kinds of matched have
+-- the session and the others.
+local function enter(keys, args)
+  need(keys[1], 'stream')
+  need(keys[2], 'zset')
+  local names, now, answers, entered, coming = naming(args), now_ms(), {}, {}, {}
+  local entry = math.max(tonumber(redis.call('GET', keys[3]) or 0), now_us())
+  for at = PREFIXES + 2, #args, 9 do
+    local uid, record = args[at], args[at + 7]
+    local was = coming[uid] or look(names, uid)
+    local answer = standing(was, coming[record] or redis.call('GET', record))
+    if not answer then
+      local player = {uid = uid, status = 'waiting', difficulty = args[at + 1], level = args[at + 2],
+        region = args[at + 3], players = args[at + 4], skill = args[at + 6], entry = whole(entry),
+        created_at = whole(now), deadline = whole(now + args[at + 5]), record = record, ttl = args[at + 8]}
+      need(names.queue(player.difficulty, player.level), 'zset')
+      local wait = redis.call('HGET', names.stats(player.difficulty), player.level .. ':wait')
+      answer = {'entered', player.entry, wait or ''}
+      coming[uid], coming[record], entered[#entered + 1] = player, player.entry, player
+      entry = entry + 1
+    end
+    answers[#answers + 1] = answer
+  end
+  local changes = {}
+  for _, player in ipairs(entered) do
+    redis.call('HSET', names.match(player.uid), 'status', 'waiting', 'difficulty', player.difficulty,
+      'level', player.level, 'region', player.region, 'players', player.players, 'created_at', player.created_at,
+      'deadline', player.deadline, 'entry', player.entry, 'skill', player.skill)
+    redis.call('SET', player.record, player.entry, 'PX', player.ttl)
+    put(names, keys[2], player, changes)
+  end
+  if #entered > 0 then redis.call('SET', keys[3], whole(entry)) end
+  note(keys[1], changes)
+  return {news(keys[1], args[PREFIXES + 1]), answers}
+end
+
+-- Takes a player out of the queue, once. KEYS: feed, deadlines, record. ARGV: prefixes, uid, record ttl in ms.
+-- Answers {'cancelled'}, {'missing'} or {'matched', entry, session, the others}.
+local function cancel(keys, args)
+  need(keys[1], 'stream')
+  need(keys[2], 'zset')
+  local names, uid = naming(args), args[PREFIXES + 1]
+  local was = look(names, uid)
+  if redis.call('EXISTS', keys[3]) == 1 then return {'cancelled'} end
+  if was.status == 'matched' then return {'matched', was.entry, was.game_session_id, was.matched_users} end
+  if not was.status then return {'missing'} end
+  local changes = {}
+  take(names, keys[2], was, changes)
+  redis.call('DEL', names.match(uid))
+  redis.call('SET', keys[3], was.entry, 'PX', args[PREFIXES + 2])
+  note(keys[1], changes)
+  return {'cancelled'}
+end
+
+-- Takes those out whose time is up, or will be in so many ms.
+-- KEYS: feed, deadlines. ARGV: prefixes, ms, at most. Answers {{uid, ms waited, connection or ''}, ...}.
+local function expire(keys, args)
+  need(keys[1], 'stream')
+  local names, now, gone, changes, answer = naming(args), now_ms(), {}, {}, {}
+  local due = redis.call('ZRANGE', keys[2], '-inf', whole(now + args[PREFIXES + 1]), 'BYSCORE', 'LIMIT', 0,
+    args[PREFIXES + 2])
+  for i, uid in ipairs(due) do
+    local was = look(names, uid)
+    if was.status == 'waiting' then need(names.stats(was.difficulty), 'hash') end
+    gone[i] = was
+  end
+  for _, was in ipairs(gone) do
+    if was.status == 'waiting' then
+      answer[#answer + 1] = {was.uid, now - tonumber(was.created_at), address(names, was.uid)}
+      take(names, keys[2], was, changes)
+      redis.call('DEL', names.match(was.uid))
+      redis.call('HINCRBY', names.stats(was.difficulty), was.level .. ':timedOut', 1)
+    else
+      redis.call('ZREM', keys[2], was.uid)
+    end
+  end
+  note(keys[1], changes)
+  return answer
+end
+
+-- Matches.
+
+-- What became of a player since the match was made up: their connection, or why they cannot be in it.
+local function can_be(names, was, entry, claimed)
+  if was.status ~= 'waiting' or was.entry ~= entry or claimed[was.uid] then return 'gone' end
+  local at = address(names, was.uid)
+  return at == '' and 'away' or at
+end
+
+local function write_match(names, keys, match, now, ttl, changes)
+  local uids, entries = {}, {}
+  for i, player in ipairs(match.players) do uids[i], entries[i] = player.uid, player.entry end
+  for i, player in ipairs(match.players) do
+    local others = {}
+    for j, uid in ipairs(uids) do
+      if j ~= i then others[#others + 1] = uid end
+    end
+    take(names, keys[2], player, changes)
+    redis.call('HSET', names.match(player.uid), 'status', 'matched', 'game_session_id', match.id,
+      'matched_users', table.concat(others, ','), 'matched_level', match.level, 'matched_region', match.region)
+    redis.call('PEXPIRE', names.match(player.uid), ttl)
+    local stats = names.stats(player.difficulty)
+    average(stats, player.level .. ':wait', now - tonumber(player.created_at))
+    average(stats, player.level .. ':cost', tonumber(match.cost))
+    redis.call('HINCRBY', stats, player.level .. ':matched', 1)
+  end
+  local game = names.game(match.id)
+  redis.call('HSET', game, 'players', table.concat(uids, ','), 'entries', table.concat(entries, ','),
+    'difficulty', match.difficulty, 'level', match.level, 'region', match.region, 'cost', match.cost,
+    'created_at', whole(now))
+  redis.call('PEXPIRE', game, ttl)
+  redis.call('ZADD', keys[3], now, match.id)
+end
+
+-- Claims all the players of each match or none of them.
+-- KEYS: feed, deadlines, untold. ARGV: prefixes, cursor, ms that a session is kept, then for each match: session id,
+-- difficulty, level, region, cost, how many, and for each of these uid and entry.
+-- Answers {news, {for each match: {1 or 0, for each player their connection, 'gone' or 'away'}}}.
+local function claim(keys, args)
+  need(keys[1], 'stream')
+  need(keys[2], 'zset')
+  need(keys[3], 'zset')
+  local names, now, answers, made, claimed = naming(args), now_ms(), {}, {}, {}
+  local at = PREFIXES + 3
+  while at <= #args do
+    local match = {id = args[at], difficulty = args[at + 1], level = args[at + 2], region = args[at + 3],
+      cost = args[at + 4], players = {}}
+    local count, answer = tonumber(args[at + 5]), {1}
+    for i = 1, count do
+      local was = look(names, args[at + 4 + 2 * i])
+      answer[1 + i] = can_be(names, was, args[at + 5 + 2 * i], claimed)
+      if answer[1 + i] == 'gone' or answer[1 + i] == 'away' then answer[1] = 0 end
+      match.players[i] = was
+    end
+    need(names.game(match.id), 'hash')
+    need(names.stats(match.difficulty), 'hash')
+    if answer[1] == 1 then
+      for _, player in ipairs(match.players) do claimed[player.uid] = true end
+      made[#made + 1] = match
+    end
+    answers[#answers + 1] = answer
+    at = at + 6 + 2 * count
+  end
+  local changes = {}
+  for _, match in ipairs(made) do write_match(names, keys, match, now, args[PREFIXES + 2], changes) end
+  note(keys[1], changes)
+  return {news(keys[1], args[PREFIXES + 1]), answers}
+end
+
+-- Notes that the players of sessions have been told: they can be written down.
+-- KEYS: untold, unwritten. ARGV: session ids.
+local function told(keys, args)
+  need(keys[2], 'zset')
+  for _, id in ipairs(args) do
+    if redis.call('ZREM', keys[1], id) == 1 then redis.call('ZADD', keys[2], now_ms(), id) end
+  end
+end
+
+local function split(text)
+  local parts = {}
+  for part in string.gmatch(text or '', '[^,]+') do parts[#parts + 1] = part end
+  return parts
+end
+
+-- Looks at the sessions whose players ought to have been told for so many ms. Where all of them are there, they
+-- are to be told again; where one has vanished, all go back to their queues as if nothing had been, ages kept.
+-- KEYS: untold, feed, deadlines. ARGV: prefixes, ms, at most. Answers {{session id, connections, ...}, ...}.
+local function untold(keys, args)
+  need(keys[2], 'stream')
+  need(keys[3], 'zset')
+  local names, again, back, changes = naming(args), {}, {}, {}
+  local upto = whole(now_ms() - args[PREFIXES + 1])
+  for _, id in ipairs(redis.call('ZRANGE', keys[1], '-inf', upto, 'BYSCORE', 'LIMIT', 0, args[PREFIXES + 2])) do
+    local players, answer, is_whole = {}, {id}, true
+    for i, uid in ipairs(split(redis.call('HGET', names.game(id), 'players'))) do
+      players[i], answer[1 + i] = look(names, uid), address(names, uid)
+      if answer[1 + i] == '' or players[i].game_session_id ~= id then is_whole = false end
+    end
+    if is_whole and #players > 0 then again[#again + 1] = answer else back[#back + 1] = {id = id, players = players} end
+  end
+  for _, session in ipairs(back) do
+    for _, player in ipairs(session.players) do
+      if player.game_session_id == session.id then
+        local key = names.match(player.uid)
+        redis.call('HDEL', key, 'game_session_id', 'matched_users', 'matched_level', 'matched_region')
+        redis.call('HSET', key, 'status', 'waiting')
+        redis.call('PERSIST', key)
+        put(names, keys[3], player, changes)
+      end
+    end
+    redis.call('DEL', names.game(session.id))
+    redis.call('ZREM', keys[1], session.id)
+  end
+  note(keys[2], changes)
+  return again
+end
+
+-- Ends a session: its players are free. KEYS: game session, untold, unwritten. ARGV: prefixes, session id, uids.
+-- Answers how many were still in it.
+local function finish(keys, args)
+  need(keys[2], 'zset')
+  need(keys[3], 'zset')
+  local names, id, gone = naming(args), args[PREFIXES + 1], {keys[1]}
+  for i = PREFIXES + 2, #args do
+    if redis.call('HGET', names.match(args[i]), 'game_session_id') == id then
+      gone[#gone + 1] = names.match(args[i])
+    end
+  end
+  redis.call('DEL', unpack(gone))
+  redis.call('ZREM', keys[2], id)
+  redis.call('ZREM', keys[3], id)
+  return #gone - 1
+end
+
+-- Looking.
+
+-- What the feed says, and whether the caller is the one who sweeps now; asking in time keeps it so.
+-- KEYS: feed, sweeper. ARGV: cursor, who asks, ms. Answers {news, 1 or 0, ms since the epoch}.
+local function tick(keys, args)
+  local sweeps = redis.call('GET', keys[2])
+  if not sweeps or sweeps == args[2] then
+    redis.call('SET', keys[2], args[2], 'PX', args[3])
+    sweeps = args[2]
+  end
+  return {news(keys[1], args[1]), sweeps == args[2] and 1 or 0, now_ms()}
+end
+
+-- Lets another sweep at once. KEYS: sweeper. ARGV: who asks. Answers 1 when it was the one who sweeps.
+local function leave(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then return 0 end
+  return redis.call('DEL', keys[1])
+end
+
+-- Who waits in some queues. ARGV: prefixes, difficulty, first level, last level. Answers {uid, row, ...}.
+local function waiting(_, args)
+  local names, found = naming(args), {}
+  for level = args[PREFIXES + 2], args[PREFIXES + 3] do
+    for _, uid in ipairs(redis.call('ZRANGE', names.queue(args[PREFIXES + 1], whole(level)), 0, -1)) do
+      local player = look(names, uid)
+      if player.status == 'waiting' then found[#found + 1], found[#found + 2] = uid, row(player) end
+    end
+  end
+  return found
+end
+
+-- Who is there. ARGV: prefixes, uids. Answers their connections, '' for those who are away.
+local function present(_, args)
+  local names, found = naming(args), {}
+  for i = PREFIXES + 1, #args do found[#found + 1] = address(names, args[i]) end
+  return found
+end
+
+-- Where a player stands. ARGV: prefixes, uid.
+-- Answers nothing, or {status, row, ms waited, ms left to wait, expected ms or '', session or '', the others or ''}.
+local function stand(_, args)
+  local names, now = naming(args), now_ms()
+  local was = look(names, args[PREFIXES + 1])
+  if not was.status then return nil end
+  local expected = redis.call('HGET', names.stats(was.difficulty), was.level .. ':wait')
+  return {was.status, row(was), now - tonumber(was.created_at), tonumber(was.deadline) - now, expected or '',
+    was.game_session_id or '', was.matched_users or ''}
+end
+
+-- The queues of some levels in which somebody waits or was matched or timed out. ARGV: prefixes, difficulty, first
+-- level, last level. Answers {{level, waiting, ms the oldest has waited, matched, timed out, ms waited, cost}, ...}.
+local function buckets(_, args)
+  local names, now, found = naming(args), now_ms(), {}
+  local stats = names.stats(args[PREFIXES + 1])
+  for level = args[PREFIXES + 2], args[PREFIXES + 3] do
+    local queue, at = names.queue(args[PREFIXES + 1], whole(level)), whole(level)
+    local known = redis.call('HMGET', stats, at .. ':matched', at .. ':timedOut', at .. ':wait', at .. ':cost')
+    local count, oldest = redis.call('ZCARD', queue), redis.call('ZRANGE', queue, 0, 0, 'WITHSCORES')
+    if count > 0 or known[1] or known[2] then
+      found[#found + 1] = {level, count, oldest[2] and now - tonumber(oldest[2]) or 0, known[1] or '0', known[2] or '0',
+        known[3] or '', known[4] or ''}
+    end
+  end
+  return found
+end
+
+local function register_reading(name, callback)
+  redis.register_function{function_name = name .. '_@VERSION@', callback = callback, flags = {'no-writes'}}
+end
+
+redis.register_function('game_enter_@VERSION@', enter)
+redis.register_function('game_cancel_@VERSION@', cancel)
+redis.register_function('game_expire_@VERSION@', expire)
+redis.register_function('game_claim_@VERSION@', claim)
+redis.register_function('game_told_@VERSION@', told)
+redis.register_function('game_untold_@VERSION@', untold)
+redis.register_function('game_finish_@VERSION@', finish)
+redis.register_function('game_tick_@VERSION@', tick)
+redis.register_function('game_leave_@VERSION@', leave)
+register_reading('game_waiting', waiting)
+register_reading('game_present', present)
+register_reading('game_stand', stand)
+register_reading('game_buckets', buckets)

@@ -1,0 +1,94 @@
+"""What the matching worker's handlers work with, and how its process is put together."""
+
+from dataclasses import dataclass
+
+from runtime.config import ConfigError
+from runtime.daemon import Step
+from runtime.settings import MatchingSettings
+from storage.database import Database
+from storage.events import open_bus
+from storage.games import Games
+from storage.matches import DIFFICULTIES, MatchBoard, Matches
+from storage.migrations import migrate
+from workers.matching.book import Book
+from workers.matching.crowd import Crowd, widening
+from workers.matching.matchmaker import Matchmaker
+from workers.matching.messenger import Messenger
+from workers.matching.pairing import Widening
+from workers.matching.skills import Skills
+from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
+from workers.requests import Handlers, Requests
+
+CONCURRENCY = 2000
+
+
+@dataclass(frozen=True)
+class MatchingRoom:
+    """The stores and rules of a matching worker."""
+
+    matches: Matches
+    board: MatchBoard
+    matchmaker: Matchmaker
+    book: Book
+    skills: Skills
+
+
+handlers: Handlers[MatchingRoom] = Handlers("game")
+"""The worker is called for what it does, its requests and their queues for what they are about."""
+
+
+def widenings(settings: MatchingSettings) -> dict[str, Widening]:
+    """How the search of each difficulty widens. Raises ConfigError."""
+    found = {}
+    for difficulty in DIFFICULTIES:
+        text: str = getattr(settings, difficulty)
+        try:
+            found[difficulty] = widening(text)
+        except ValueError as error:
+            raise ConfigError(f"matching.{difficulty}: {error}, got {text!r}") from None
+    return found
+
+
+def assemble(process: WorkerProcess) -> Kind:
+    """The parts of a matching worker process. Raises ConfigError."""
+    # Registers the handlers, which need this module.
+    from workers.matching import finishing, matching  # noqa: F401, PLC0415
+
+    config, wire, outbox = process.config, process.wire, process.outbox
+    if not config.database.url:
+        raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
+    database = Database(config.database.url)
+    games, board = Games(database), MatchBoard(wire)
+    matches = Matches(wire, config.matching.session_ttl_s)
+    by_skill = frozenset(config.matching.by_skill)
+    skills = Skills(games, by_skill)
+    book = Book(games, matches, board, outbox, skills, leads=lambda: matchmaker.sweeps)
+    crowd = Crowd(widenings(config.matching), by_skill)
+    messenger = Messenger(outbox, matches, book.write)
+    matchmaker = Matchmaker(matches, board, crowd, messenger, process.boot_id)
+    room = MatchingRoom(matches, board, matchmaker, book, skills)
+
+    async def prepare_database() -> None:
+        await migrate(config.database.url)
+
+    async def prepare_bus() -> None:
+        await open_bus(process.redis)
+
+    async def register_handlers() -> None:
+        handlers.check()
+
+    async def start_matching() -> None:
+        process.daemon.watch(matchmaker.run(), "matchmaker")
+        process.daemon.watch(book.run(), "book")
+        process.daemon.watch(book.look_after(), "look after")
+
+    return Kind(
+        [request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY)],
+        before=[
+            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            Step("event bus", prepare_bus, attempts=STEP_ATTEMPTS),
+            Step("handler registration", register_handlers),
+            # Before reading begins and after it ends: what is read is answered by the matchmaker.
+            Step("matchmaker", start_matching, matchmaker.stop),
+        ],
+    )
