@@ -132,19 +132,26 @@ class Boards:
             raise RemovedLost
         return [_raised(best.user_id, row) for best, row in zip(scores, answer, strict=True) if row]
 
-    async def fill(self, board: Board, scores: Sequence[Best]) -> int:
-        """Write scores to one board, where they are better than what is there. Raises RemovedLost."""
-        args: list[Argument] = [self._expires_ms(board.period)]
+    async def fill(self, period: Period, game_types: Sequence[str | None], scores: Sequence[Best]) -> None:
+        """Write scores to these boards of a period, where they are better than what is there.
+
+        Raises RemovedLost.
+        """
+        names = [keys.RANKING_REMOVED, *(Board(period, game_type).key for game_type in game_types)]
+        args: list[Argument] = [self._expires_ms(period)]
         for user_id, score, reached_ms in scores:
-            args += [repr(placed(score, reached_ms, board.period)), user_id]
-        answer = await self._call("board_fill", [keys.RANKING_REMOVED, board.key], args)
-        if answer is None:
+            args += [repr(placed(score, reached_ms, period)), user_id]
+        if await self._call("board_fill", names, args) is None:
             raise RemovedLost
-        return int(answer)
 
     async def remember_removed(self, user_ids: Set[str]) -> None:
         """Tell Redis who is removed, as SQL says."""
         await self._execute("SADD", keys.RANKING_REMOVED, "", *sorted(user_ids))
+
+    async def removed(self) -> Set[str]:
+        """Whom Redis knows as removed."""
+        members = await self._execute("SMEMBERS", keys.RANKING_REMOVED)
+        return {member.decode() for member in members if member}
 
     async def remove(self, user_id: str, boards: Sequence[Board]) -> int:
         """Take a user off these boards, and keep them off all; from how many. Raises RemovedLost."""
@@ -199,7 +206,7 @@ class Boards:
         for user_id, seen, wanted in wrong:
             args += [
                 user_id,
-                "" if seen is None else _redis_float(seen),
+                "" if seen is None else repr(seen),
                 "" if wanted is None else repr(wanted),
             ]
         return int(await self._call("board_correct", [board.key], args))
@@ -256,8 +263,3 @@ def _places(offset: int, first: int, rows: Sequence[bytes]) -> list[Place]:
             rank = offset + i // 2 + 1
         places.append(Place(rank, rows[i].decode(), score))
     return places
-
-
-def _redis_float(number: float) -> str:
-    """A number as Redis tells it."""
-    return f"{number:.17g}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Select, and_, case, delete, func, select
+from sqlalchemy import Select, and_, case, delete, func, select, tuple_
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,7 +22,7 @@ from storage.functions import Library
 from storage.gathering import Gathering
 from storage.periods import ALL
 from storage.queues import Busy
-from storage.tables import best_scores, frozen_boards, ranking_removals, scores
+from storage.tables import best_scores, frozen_boards, scores
 from storage.tickets import Record
 from storage.wire import Argument, Wire
 
@@ -158,14 +158,6 @@ class Scores:
 
         return await self._database.read(query)
 
-    async def removed(self) -> Set[str]:
-        """The users whose scores count on no board."""
-
-        async def query(connection: AsyncConnection) -> Set[str]:
-            return set(await connection.scalars(select(ranking_removals.c.user_id)))
-
-        return await self._database.read(query)
-
     async def game_types(self) -> list[str]:
         """The games of which there are scores."""
 
@@ -174,6 +166,17 @@ class Scores:
             return sorted(await connection.scalars(found))
 
         return await self._database.read(query)
+
+    async def count(self, sources: Set[tuple[str, str]]) -> int:
+        """How many rows `best` finds for these periods and games."""
+
+        async def query(connection: AsyncConnection) -> int:
+            found = select(func.count()).where(
+                tuple_(best_scores.c.period, best_scores.c.game_type).in_(sources)
+            )
+            return int(await connection.scalar(found) or 0)
+
+        return await self._database.read(query) if sources else 0
 
     async def best(self, period: str, game_type: str) -> AsyncIterator[list[Best]]:
         """Each user's best of a game, for all of time or a day, by user id and CHUNK at a time."""

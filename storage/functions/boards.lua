@@ -75,21 +75,22 @@ local function raise(keys, args)
   return answers
 end
 
--- Writes numbers to one board, as a rebuild does. KEYS: removed, board. ARGV: ms at which the board expires or 0, then
--- number and user by turns. Answers how many were changed, nothing when the set of the removed is lost.
+-- Writes the same numbers to some boards, as a rebuild does. KEYS: removed, boards. ARGV: ms at which the boards expire or
+-- 0, then number and user by turns. Answers how many users are not removed, nothing when the set of the removed is lost.
 local function fill(keys, args)
   if redis.call('SCARD', keys[1]) == 0 then return nil end
-  redis.call('ZCARD', keys[2])
+  for i = 2, #keys do redis.call('ZCARD', keys[i]) end
   local users, list = {}, {}
   for i = 3, #args, 2 do users[#users + 1] = args[i] end
   local gone = redis.call('SMISMEMBER', keys[1], unpack(users))
   for i = 1, #users do
     if gone[i] == 0 then list[#list + 1], list[#list + 2] = args[i * 2], users[i] end
   end
-  if #list == 0 then return 0 end
-  local written = redis.call('ZADD', keys[2], 'GT', 'CH', unpack(list))
-  if args[1] ~= '0' then redis.call('PEXPIREAT', keys[2], args[1]) end
-  return written
+  for i = 2, #list > 0 and #keys or 0 do
+    redis.call('ZADD', keys[i], 'GT', unpack(list))
+    if args[1] ~= '0' then redis.call('PEXPIREAT', keys[i], args[1]) end
+  end
+  return #list / 2
 end
 
 -- Corrects what is wrong on a board, where it is still what was seen. KEYS: board. ARGV: user, number seen or '',
@@ -98,7 +99,7 @@ local function correct(keys, args)
   redis.call('ZCARD', keys[1])
   local corrected = 0
   for i = 1, #args, 3 do
-    if (redis.call('ZSCORE', keys[1], args[i]) or '') == args[i + 1] then
+    if tonumber(redis.call('ZSCORE', keys[1], args[i]) or '') == tonumber(args[i + 1]) then
       corrected = corrected + 1
       if args[i + 2] == '' then
         redis.call('ZREM', keys[1], args[i])

@@ -19,6 +19,7 @@ from storage.errors import StoreAway
 from storage.friends import Friends
 from storage.periods import ALL, Calendar
 from storage.queues import Entry
+from storage.removals import Removals
 from storage.scores import Accepted, Scores, SecondResults, decode_score
 from storage.servers import now_ms
 from workers.consumer import Settle
@@ -46,9 +47,16 @@ class Keeping:
     """Takes accepted scores into SQL and onto the boards."""
 
     def __init__(
-        self, scores: Scores, boards: Boards, friends: Friends, calendar: Calendar, telling: Telling
+        self,
+        scores: Scores,
+        removals: Removals,
+        boards: Boards,
+        friends: Friends,
+        calendar: Calendar,
+        telling: Telling,
     ) -> None:
         self._scores = scores
+        self._removals = removals
         self._boards = boards
         self._friends = friends
         self._calendar = calendar
@@ -144,7 +152,7 @@ class Keeping:
             try:
                 return await self._boards.raise_scores(groups)
             except RemovedLost:
-                await self._boards.remember_removed(await self._scores.removed())
+                await self._boards.remember_removed(await self._removals.all())
 
     async def _tell(self, batch: Sequence[Accepted], raised: Sequence[Raised]) -> None:
         """Tell each score's user their place on the all-time board of all games."""

@@ -16,6 +16,7 @@ from storage.migrations import migrate
 from storage.nicknames import Nicknames
 from storage.past_boards import PastBoards
 from storage.periods import Calendar
+from storage.removals import Removals
 from storage.scores import Scores, Submissions
 from storage.whereabouts import Whereabouts
 from workers.process import Intake, Kind, WorkerProcess, request_intake
@@ -91,7 +92,7 @@ def assemble(process: WorkerProcess) -> Kind:
         nicknames=nicknames,
         pages=Pages(boards, nicknames),
     )
-    keeping = Keeping(scores, boards, friends, calendar, telling)
+    keeping = Keeping(scores, Removals(database), boards, friends, calendar, telling)
     spreading = Spreading(boards, friends, room.pages, calendar, telling)
     freezing = Freezing(PastBoards(slow_database), calendar)
 
