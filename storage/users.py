@@ -171,11 +171,17 @@ class Users:
 
         All that are asked for in one turn of the loop are looked up together.
         """
+        return (await self.look_up(user_id))[0]
+
+    async def look_up(self, user_id: str) -> tuple[User | None, bool]:
+        """The account as `get` answers it, and whether SQL had to be asked."""
         row = await self._rows.get(user_id)
-        return self._user(row) if row is not None else None
+        if row is None:
+            return None, True
+        return self._user(row), "email_hash" in row
 
     async def read_again(self, user_id: str) -> None:
-        """Read the account from SQL once more, and make nothing of it.
+        """Read an account that was in the cache from SQL, and make nothing of it.
 
         That is what a name that nobody has costs, and how it fails: a refusal tells neither.
         """

@@ -70,12 +70,17 @@ class Guest:
         """The answer to a request. Raises RequestFailed."""
         return await self.connection.request(message, key=key)
 
-    async def refused(self, message: Message, code: str, key: str | None = None) -> RequestFailed:
-        """See that a request is refused with this code. Answers the refusal."""
+    async def refusal(self, message: Message, key: str | None = None) -> RequestFailed:
+        """See that a request is refused. Answers the refusal."""
         with pytest.raises(RequestFailed) as refusal:
             await self.ask(message, key)
-        assert refusal.value.code == code, refusal.value
         return refusal.value
+
+    async def refused(self, message: Message, code: str, key: str | None = None) -> RequestFailed:
+        """See that a request is refused with this code. Answers the refusal."""
+        refusal = await self.refusal(message, key)
+        assert refusal.code == code, refusal
+        return refusal
 
     async def hear(self, kind: type[M], count: int = 1) -> M:
         """Wait until `count` events of a kind have come. Answers the last of them."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hmac
 import json
 import time
 import uuid
@@ -10,6 +11,9 @@ from typing import Any, cast
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import RSAAlgorithm
 
 from protocol.messages.auth import Login, Logout, Refresh, Resume, TokenPair
 from runtime.secrets import Purpose, Secrets
@@ -113,6 +117,43 @@ class TestForgedTokens:
     @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
     async def test_another_algorithm(self, elsewhere: Guest, claims: dict[str, Any]) -> None:
         await self.refused(elsewhere, signed(claims, algorithm="HS512"))
+
+    async def test_a_key_of_the_senders_own(self, elsewhere: Guest, claims: dict[str, Any]) -> None:
+        """An asymmetric algorithm, with the key that checks it in the token or elsewhere."""
+        own = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        public = own.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        jwk = json.loads(RSAAlgorithm.to_jwk(own.public_key()))
+        for headers in ({}, {"jwk": jwk}, {"jku": "https://example.com/keys"}, {"kid": "../../dev/null"}):
+            await self.refused(elsewhere, jwt.encode(claims, own, "RS256", headers=headers))
+            await self.refused(elsewhere, jwt.encode(claims, "own key of 32 bytes " * 2, headers=headers))
+        signing = base64.urlsafe_b64encode(json.dumps({"alg": "HS256", "typ": "JWT"}).encode()).decode()
+        body = f"{signing.rstrip('=')}.{jwt.encode(claims, own, 'RS256').split('.')[1]}"
+        seal = base64.urlsafe_b64encode(hmac.digest(public, body.encode(), "sha256")).decode().rstrip("=")
+        await self.refused(elsewhere, f"{body}.{seal}")
+
+    @pytest.mark.parametrize(("ahead_s", "is_good"), [(5, True), (60, False)])
+    async def test_a_clock_that_is_off(
+        self, elsewhere: Guest, claims: dict[str, Any], ahead_s: int, is_good: bool
+    ) -> None:
+        """Of the machine that made the token, or of the one that reads it."""
+        now_s = int(time.time())
+        early = signed({**claims, "iat": now_s + ahead_s, "exp": now_s + 900})
+        late = signed({**claims, "iat": now_s - 900, "exp": now_s - ahead_s})
+        for token in (early, late):
+            if is_good:
+                assert await elsewhere.resume(token)
+            else:
+                await self.refused(elsewhere, token)
+
+    async def test_another_family_of_the_same_user(self, elsewhere: Guest, claims: dict[str, Any]) -> None:
+        """Tokens of one device do not outlive it by the family of another."""
+        other = await elsewhere.sign_in(claims["sub"])
+        await elsewhere.ask(Logout(refresh_token=other.refresh_token))
+
+        await self.refused(elsewhere, signed({**claims, "sid": sid(other)}))
+        await self.refused(elsewhere, other.access_token)
+
+        assert await elsewhere.resume(signed(claims))
 
     @pytest.mark.parametrize("claim", ["exp", "iat", "sub", "sid", "jti", "iss", "aud", "roles"])
     async def test_a_missing_claim(self, elsewhere: Guest, claims: dict[str, Any], claim: str) -> None:

@@ -94,11 +94,11 @@ async def _by_password(room: LoginRoom, call: Call[Login]) -> Proven:
     room.hashing.refuse_when_full(envelope.peer)
     origin = room.origins.of(user_id, envelope.peer, data.client_fingerprint)
     await room.caution.consider(user_id, origin)
-    user = await room.users.get(user_id)
+    user, from_sql = await room.users.look_up(user_id)
     password_hash = user.password_hash if user is not None else None
     right = await room.hashing.check(data.password or "", password_hash, envelope.deadline_ms, envelope.peer)
     if user is None or not right:
-        if user is not None:
+        if not from_sql:
             await room.users.read_again(user_id)
         await room.caution.refuse(user_id, origin)
     return Proven(user, "", user_id, await room.caution.welcome(user_id, origin, by_password=True))
