@@ -219,6 +219,7 @@ class MonitoringSettings(Section, frozen=True):
     """What operators are warned of, and how (section 6.4 of the seed)."""
 
     every_s: Annotated[Duration, "Time between two samples of the whole system."] = 5.0
+    priorities_every_s: Annotated[Duration, "Time between two looks at how much each queue gets."] = 30.0
     queue_share: Annotated[Share, "Alert: a queue is full to this share of its size."] = 0.8
     oldest_age_s: Annotated[Duration, "Alert: the oldest entry of a queue waits for so long."] = 30.0
     error_share: Annotated[Share, "Alert: this share of requests fails."] = 0.01

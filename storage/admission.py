@@ -18,6 +18,9 @@ from storage.wire import Argument, Executor
 
 LIBRARY = Library("admission")
 
+OPENING_KEPT_S = 60.0
+"""A door stays slowed or closed for so long after operations said so last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -101,6 +104,21 @@ class AdmissionSettings:
     async def resume(self, operator: str) -> Change:
         """Let players in again, as many as before the pause or as was set since."""
         return await self._change("resume", operator)
+
+    async def open(self, share: float, reason: str) -> float:
+        """Let in this share of the rate, 1 for all of it. Answers the rate in force."""
+        answer = await self._call("admission_open", [keys.PORTAL_CONFIG], share, reason)
+        return float(answer)
+
+    async def current(self) -> float:
+        """The rate in force. A door that nobody keeps slowed or closed any more opens."""
+        answer = await self._call("admission_current", [keys.PORTAL_CONFIG], int(OPENING_KEPT_S * 1000))
+        return float(answer or 0)
+
+    async def opening(self) -> tuple[float, str]:
+        """The share of the rate that is let in now, and why that is less than 1, if it is."""
+        share, reason = await self._execute("HMGET", keys.PORTAL_CONFIG, "opening", "whyOpening")
+        return (1.0, "") if share is None else (float(share), (reason or b"").decode())
 
     async def show(self) -> Settings:
         """What is set now."""

@@ -45,7 +45,7 @@ PORTAL_STATS = "queue:stats:portal"
 """Hash of the admission ledger and averages."""
 
 PORTAL_BUCKET = "queue:bucket:portal"
-"""Hash of the admission bucket, and of what waits are told from: see functions/pace.lua and estimates.lua."""
+"""Hash of the admission bucket: `tokens, at, owed, rate, inWindow, refunds, turn`."""
 
 PORTAL_UNTOLD = "queue:untold:portal"
 """Sorted set of READY tickets whose players may not have been told yet, by when they became READY."""
@@ -145,6 +145,11 @@ def lane_queue(worker: str, lane: Lane) -> str:
 def queue_meta(queue_id: str) -> str:
     """Hash of how a queue was created."""
     return f"queue_meta:{queue_id}"
+
+
+def queue_priority(name: str) -> str:
+    """Hash with expiry: a queue's or a kind of worker's `new_priority`, why, and when it was said."""
+    return f"queue_priority:{name}"
 
 
 def queue_stats(queue_id: str) -> str:

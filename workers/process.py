@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 
 from protocol.envelope import QueueCreate, ServerStatus, queue_create
@@ -21,6 +22,7 @@ from runtime.traffic import Traffic
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
 from storage.errors import StoreAway
+from storage.priorities import Priorities
 from storage.queues import GROUP, Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
 from storage.servers import ServerLease, claim_first_free
@@ -28,7 +30,10 @@ from storage.wire import Wire
 from workers.consumer import Consumer, Work
 from workers.requests import Requests
 
+log = structlog.get_logger(__name__)
+
 BLOCK_S = 0.5
+WEIGH_S = 0.5
 STEP_ATTEMPTS = 5
 
 Queues = Mapping[str, tuple[QueueCreate, int]]
@@ -129,6 +134,7 @@ class WorkerProcess:
                 await subscription.create()
 
         async def start_consumers() -> None:
+            self.daemon.watch(self._weigh(subscriptions), "priorities")
             for consumer in consumers:
                 self.daemon.watch(consumer.run(), "consumer")
                 self.daemon.watch(consumer.sweep(), "sweep")
@@ -155,6 +161,20 @@ class WorkerProcess:
             drain_timeout_s=self.config.socketd.drain_timeout_s,
             loop_lag=loop_lag,
         )
+
+    async def _weigh(self, subscriptions: Sequence[Subscription]) -> None:
+        """Share capacity between queues as operations says, within a second of it. Runs as a side task."""
+        names = [queue_id for each in subscriptions for queue_id in each.queue_ids]
+        priorities = Priorities(self.wire)
+        while True:
+            try:
+                weights = await priorities.weights(names)
+            except StoreAway as error:
+                log.warning("cannot read priorities", cause=str(error))
+            else:
+                for subscription in subscriptions:
+                    subscription.weigh(weights)
+            await asyncio.sleep(WEIGH_S)
 
     def _consumer(self, intake: Intake, subscription: Subscription) -> Consumer:
         return Consumer(

@@ -4,6 +4,8 @@
 --   admitRate, podCount   as configured, players a minute and pod
 --   operatorRate          players a minute for all pods together, once an operator has set that
 --   paused                '1' while an operator lets nobody in
+--   opening, openingAt    the share of the rate while what lies behind the door cannot keep up, and the ms of saying so
+--   whyOpening            where that is
 --   setBy, setAt          the operator who changed something last, and when
 --   totalRate             what follows from these, and all that the admission reads: 0 while paused
 -- Every function reads all that it needs before its first write.
@@ -24,13 +26,18 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
+-- The rate in force.
+local function in_force(rate, paused, opening)
+  return paused and '0' or whole(rate * tonumber(opening or 1))
+end
+
 -- Writes down what configuration says. It holds unless an operator said something else.
 -- KEYS: settings. ARGV: players a minute and pod, pods.
 local function configure(keys, args)
-  local was = redis.call('HMGET', keys[1], 'operatorRate', 'paused')
+  local was = redis.call('HMGET', keys[1], 'operatorRate', 'paused', 'opening')
   local rate = tonumber(was[1] or args[1] * args[2])
   redis.call('HSET', keys[1], 'admitRate', args[1], 'podCount', args[2],
-    'totalRate', was[2] == '1' and '0' or whole(rate))
+    'totalRate', in_force(rate, was[2] == '1', was[3]))
 end
 
 -- Does what an operator says, and tells the audit log. To pause what is paused, or to resume what is not,
@@ -40,7 +47,7 @@ end
 -- those in force.
 local function change(keys, args)
   local action, operator, at = args[1], args[2], args[3]
-  local was = redis.call('HMGET', keys[1], 'operatorRate', 'admitRate', 'podCount', 'paused')
+  local was = redis.call('HMGET', keys[1], 'operatorRate', 'admitRate', 'podCount', 'paused', 'opening')
   local rate, paused = tonumber(was[1] or (was[2] or 0) * (was[3] or 0)), was[4] == '1'
   local before, after = paused and 0 or rate, 0
   if action == 'rate' then
@@ -53,12 +60,40 @@ local function change(keys, args)
     after = paused and 0 or rate
     redis.call('HSET', keys[1], 'paused', paused and '1' or '0')
   end
-  redis.call('HSET', keys[1], 'totalRate', paused and '0' or whole(after), 'setBy', operator, 'setAt', at)
+  redis.call('HSET', keys[1], 'totalRate', in_force(after, paused, was[5]), 'setBy', operator, 'setAt', at)
   local resource = 'queue:portal:' .. whole(before) .. '->' .. whole(after)
   local line = {at, operator, 'admission:' .. action, resource, 'ALLOWED', 'lobbyctl'}
   redis.call('LPUSH', keys[2], table.concat(line, '|'))
   redis.call('LTRIM', keys[2], 0, MOST_AUDITED - 1)
   return {1, whole(before), whole(after)}
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function set_opening(settings, share, why)
+  local was = redis.call('HMGET', settings, 'operatorRate', 'admitRate', 'podCount', 'paused')
+  local rate = tonumber(was[1] or (was[2] or 0) * (was[3] or 0))
+  local total = in_force(rate, was[4] == '1', share)
+  redis.call('HSET', settings, 'opening', share, 'openingAt', whole(now_ms()), 'whyOpening', why, 'totalRate', total)
+  return total
+end
+
+-- Lets in a share of the rate, 1 for all of it. KEYS: settings. ARGV: share, why. Answers the rate in force.
+local function open(keys, args)
+  return set_opening(keys[1], args[1], args[2])
+end
+
+-- The rate in force. A door that was not open opens when nobody has said so again for a time.
+-- KEYS: settings. ARGV: that time in ms. Answers the rate, nothing where none is set.
+local function current(keys, args)
+  local was = redis.call('HMGET', keys[1], 'totalRate', 'opening', 'openingAt')
+  if was[1] and tonumber(was[2] or 1) < 1 and tonumber(was[3]) < now_ms() - args[1] then
+    return set_opening(keys[1], '1', '')
+  end
+  return was[1]
 end
 
 -- Where a user stands, all of one moment.
@@ -77,4 +112,6 @@ end
 
 register('admission_configure', {'hash'}, configure)
 register('admission_change', {'hash', 'list'}, change)
+register('admission_open', {'hash'}, open)
+register('admission_current', {'hash'}, current)
 register('admission_stand', {'string', 'zset', 'zset'}, stand)

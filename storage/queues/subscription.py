@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,9 @@ from storage.queues.server import LIBRARY, QueueServer
 from storage.wire import Argument, Executor
 
 T = TypeVar("T")
+
+WEIGHT_STEPS = 4
+"""A priority is told apart from another by a quarter of a lane's lowest weight."""
 
 
 class Subscription:
@@ -41,13 +45,25 @@ class Subscription:
         self._blocking = blocking
         self._queues = dict(queues)
         self._ids = list(queues)
-        self._weights = [weight for _, weight in queues.values()]
-        self._turns = itertools.cycle(_turns(self._weights))
+        self._weights: list[int] = []
+        self._ordinary = [weight for _, weight in queues.values()]
+        self.weigh({})
         self._consumer = consumer
         self._group = group
         self._block_ms = int(block_s * 1000)
         self._backlog = len(self._ids) > 1
         self.last_answer_s = 0.0
+
+    def weigh(self, priorities: Mapping[str, float]) -> None:
+        """Share between the queues by their weights times these, 1 for a queue that is not named."""
+        exact = [
+            max(1, round(WEIGHT_STEPS * weight * priorities.get(queue_id, 1.0)))
+            for queue_id, weight in zip(self._ids, self._ordinary, strict=True)
+        ]
+        unit = math.gcd(*exact)
+        weights = [weight // unit for weight in exact]
+        if weights != self._weights:
+            self._weights, self._turns = weights, itertools.cycle(_turns(weights))
 
     @property
     def queue_ids(self) -> Sequence[str]:

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage import keys
-from storage.admission import AdmissionSettings, Change, Settings
+from storage.admission import OPENING_KEPT_S, AdmissionSettings, Change, Settings
 from storage.connections import connect
 from storage.tickets import Asker, Place, Record, Tickets
 
@@ -221,3 +221,36 @@ async def test_where_somebody_stands_who_was_passed_over(door: Door) -> None:
     assert there_now is not None
     assert (gone_now.is_passed_over, gone_now.status, gone_now.node) == (True, TicketStatus.PENDING, None)
     assert not there_now.is_passed_over
+
+
+async def test_a_share_of_the_rate_is_let_in_whatever_the_operator_does_meanwhile(door: Door) -> None:
+    await door.settings.configure(300, 2)
+    assert await door.settings.open(0.5, "game_queue:normal") == 300
+    assert await door.settings.opening() == (0.5, "game_queue:normal")
+    await door.settings.set_rate(1000, "yuna")
+    assert await door.settings.current() == 500
+    await door.settings.pause("yuna")
+    assert await door.settings.open(0.0, "worse") == 0
+    await door.settings.resume("yuna")
+    assert await door.settings.current() == 0
+    await door.settings.configure(300, 2)
+    assert await door.settings.current() == 0
+    assert await door.settings.open(1.0, "") == 1000
+    assert await door.settings.opening() == (1.0, "")
+
+
+async def test_a_door_that_nobody_keeps_closed_any_more_opens(door: Door) -> None:
+    await door.settings.configure(300, 2)
+    await door.settings.open(0.0, "game_queue:normal")
+    said_ms = int((await door.fields())["openingAt"])
+    lapsed_ms = said_ms - int(OPENING_KEPT_S * 1000)
+    await door.redis.hset(keys.PORTAL_CONFIG, "openingAt", str(lapsed_ms + 20_000))
+    assert await door.settings.current() == 0
+    await door.redis.hset(keys.PORTAL_CONFIG, "openingAt", str(lapsed_ms - 1))
+    assert await door.settings.current() == 600
+    assert await door.settings.opening() == (1.0, "")
+
+
+async def test_where_nothing_is_set_nothing_is_in_force(door: Door) -> None:
+    assert await door.settings.current() == 0
+    assert await door.settings.opening() == (1.0, "")

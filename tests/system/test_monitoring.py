@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from protocol.envelope import queue_create
 from protocol.messages.monitor import Alert, AlertLevel, AlertState, Metrics, MonitorSubscribe
+from protocol.queues import QueueType
 from storage import keys
+from storage.connections import connect
+from storage.queues import QueueServer
 from tests.system.cluster import Cluster
 from tests.system.conftest import run_house
 from tests.system.guest import Guest
@@ -63,6 +67,7 @@ def desk(servers_folder: Path, webhook: Webhook) -> Iterator[Cluster]:
     settings = {
         "status.heartbeat_s": 0.5,
         "monitoring.every_s": 0.3,
+        "monitoring.priorities_every_s": 0.3,
         "monitoring.clear_after_s": 0.5,
         "monitoring.webhook": webhook.url,
     }
@@ -163,3 +168,43 @@ async def test_another_watches_on_when_the_watching_worker_dies(desk: Cluster, o
     await operator.hear(Metrics, before + 3)
     assert desk.redis.get(keys.MONITORING_LEAD) != boot
     desk.start_worker("operations", int(watching.name[-1]))
+
+
+async def test_the_door_closes_while_what_lies_behind_it_cannot_keep_up_and_opens_by_itself(
+    desk: Cluster, operator: Guest
+) -> None:
+    rate = desk.redis.hget(keys.PORTAL_CONFIG, "totalRate")
+    redis = connect(str(desk.settings["redis.url"]))
+    games = QueueServer(redis)
+    await games.create(
+        queue_create("game", "game_queue:normal", QueueType.REQUEST, max_size=2, expire_s=3600)
+    )
+    await games.append("game_queue:normal", b"nobody takes this")
+    await games.append("game_queue:normal", b"nor this")
+    opened = await heard_of(operator, "door", AlertState.OPEN)
+    assert opened.level is AlertLevel.CRITICAL
+    assert "game_queue:normal is pressed to 200%" in opened.message
+    assert desk.redis.hget(keys.PORTAL_CONFIG, "totalRate") == "0"
+
+    await games.delete("game_queue:normal")
+    await heard_of(operator, "door", AlertState.CLOSED)
+    assert desk.redis.hget(keys.PORTAL_CONFIG, "totalRate") == rate
+    await redis.aclose()
+
+
+async def test_a_queue_that_is_pressed_gets_more_of_its_consumers(desk: Cluster, operator: Guest) -> None:
+    redis = connect(str(desk.settings["redis.url"]))
+    server = QueueServer(redis)
+    await server.create(
+        queue_create("probe", "probe_queue:low", QueueType.REQUEST, max_size=2, expire_s=3600)
+    )
+    await server.append("probe_queue:low", b"nobody takes this")
+    for _ in range(60):
+        said = desk.redis.hgetall(keys.queue_priority("probe_queue:low"))
+        if said and float(said["new_priority"]) > 1.4:
+            break
+        await operator.hear(Metrics, len(operator.all(Metrics)) + 1)
+    assert "1 entries" in said["reason"]
+    assert desk.redis.hget(keys.queue_priority("probe"), "new_priority") is not None
+    await server.delete("probe_queue:low")
+    await redis.aclose()

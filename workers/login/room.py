@@ -102,8 +102,9 @@ def assemble(process: WorkerProcess) -> Kind:
             wire, "refused-registration", limits.refused_registrations_per_ip_per_hour, HOUR_S
         ),
     )
-    configure = partial(AdmissionSettings(wire).configure, config.login.admit_rate, config.login.pod_count)
-    survey = Survey(tickets, outbox, admission, process.boot_id, configure)
+    settings = AdmissionSettings(wire)
+    configure = partial(settings.configure, config.login.admit_rate, config.login.pod_count)
+    survey = Survey(tickets, outbox, admission, process.boot_id, settings, configure)
 
     key_ring = KeyRing(database, secrets)
 

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from protocol.connection import event_frame
 from protocol.envelope import Delivery
 from protocol.messages.waiting import QueueUpdate
+from storage.admission import AdmissionSettings
 from storage.errors import StoreAway
 from storage.queues import Outbox
 from storage.tickets import Survey as Walk, Tickets
@@ -41,9 +42,11 @@ UNTOLD_S = 1.0
 UNTOLD_MOST = 200
 
 
-def told_s(wait_s: float | None) -> int | None:
-    """A wait in whole seconds, as players are told it; None while it is unknown."""
-    return None if wait_s is None else math.ceil(wait_s)
+def estimated_wait_s(position: int, rate_per_minute: float) -> int | None:
+    """How long `position` players take at the rate; None while nobody is admitted."""
+    if rate_per_minute <= 0:
+        return None
+    return math.ceil(position * 60 / rate_per_minute)
 
 
 class Survey:
@@ -55,9 +58,11 @@ class Survey:
         outbox: Outbox,
         admission: Admission,
         boot_id: str,
+        settings: AdmissionSettings,
         configure: Callable[[], Awaitable[None]],
     ) -> None:
         self._tickets = tickets
+        self._settings = settings
         self._configure = configure
         self._outbox = outbox
         self._admission = admission
@@ -101,10 +106,10 @@ class Survey:
 
         Where 0 is what an operator wants, to configure changes nothing.
         """
-        rate = await self._tickets.total_rate()
+        rate = await self._settings.current()
         if not rate:
             await self._configure()
-            rate = await self._tickets.total_rate()
+            rate = await self._settings.current()
         return rate
 
     async def _walk(self, first: int) -> int:
@@ -116,8 +121,7 @@ class Survey:
         for told in walk.updates:
             update = QueueUpdate(
                 position=told.position,
-                estimated_wait_sec=told_s(told.wait_s),
-                estimated_wait_p90_sec=told_s(told.p90_s),
+                estimated_wait_sec=estimated_wait_s(told.position, self._rate),
                 total_waiting=walk.total_waiting,
                 reason=UNSET if told.reason is None else told.reason,
             )

@@ -7,7 +7,9 @@ from protocol.envelope import Delivery, Join
 from protocol.messages import Nothing
 from protocol.messages.monitor import MonitorSubscribe
 from runtime.daemon import Step
+from storage.admission import AdmissionSettings
 from storage.monitoring import Monitoring
+from storage.priorities import Priorities
 from storage.whereabouts import Whereabouts
 from workers.operations.watch import TOPIC, Watch
 from workers.process import Kind, WorkerProcess, request_intake
@@ -42,7 +44,15 @@ def assemble(process: WorkerProcess) -> Kind:
     """The parts of an operations worker."""
     config = process.config
     telling = Telling(Whereabouts(process.wire), process.outbox)
-    watch = Watch(Monitoring(process.redis), telling, config.monitoring, config.status, process.boot_id)
+    watch = Watch(
+        Monitoring(process.redis),
+        AdmissionSettings(process.wire),
+        Priorities(process.wire),
+        telling,
+        config.monitoring,
+        config.status,
+        process.boot_id,
+    )
 
     async def register_handlers() -> None:
         handlers.check()

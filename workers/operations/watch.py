@@ -6,13 +6,18 @@ import urllib.request
 import msgspec
 import structlog
 
-from protocol.messages.monitor import Alert, AlertLevel, AlertState
+from protocol.messages.monitor import Alert, AlertLevel, AlertState, Metrics
 from runtime.logging import redact_text
 from runtime.settings import MonitoringSettings, StatusSettings
+from storage.admission import AdmissionSettings
 from storage.errors import StoreAway
 from storage.monitoring import Monitoring
+from storage.priorities import Priorities
 from workers.operations.alerts import Open, OpenAlert, judge, told
-from workers.operations.thresholds import findings
+from workers.operations.door import Door, Opening, after
+from workers.operations.load import behind_the_door
+from workers.operations.priorities import priorities
+from workers.operations.thresholds import Finding, findings
 from workers.telling import Telling
 
 log = structlog.get_logger(__name__)
@@ -36,16 +41,22 @@ class Watch:
     def __init__(
         self,
         monitoring: Monitoring,
+        admission: AdmissionSettings,
+        queue_priorities: Priorities,
         telling: Telling,
         settings: MonitoringSettings,
         status: StatusSettings,
         boot_id: str,
     ) -> None:
         self._monitoring = monitoring
+        self._admission = admission
+        self._priorities = queue_priorities
         self._telling = telling
         self._settings = settings
         self._silence_s = status.heartbeat_s * MISSED
         self._boot_id = boot_id
+        self._calm = 0
+        self._priorities_due_ms = 0
         self._posts: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -73,7 +84,10 @@ class Watch:
         sample = await self._monitoring.sample()
         await self._monitoring.keep(sample)
         self._telling.broadcast(TOPIC, sample)
-        wrong = findings(sample, self._settings, self._silence_s)
+        if sample.at >= self._priorities_due_ms:
+            self._priorities_due_ms = sample.at + int(self._settings.priorities_every_s * 1000)
+            await self._keep_priorities(sample)
+        wrong = [*findings(sample, self._settings, self._silence_s), *await self._keep_door(sample)]
         alerts = judge(await self._open(), wrong, sample.at, self._settings)
         news = [each.alert for each in alerts.values() if not each.is_told]
         # Kept before it is told and again after: who takes over tells what was not.
@@ -81,6 +95,27 @@ class Watch:
         for alert in news:
             self._tell(alert)
         await self._keep(told(alerts), news)
+
+    async def _keep_door(self, sample: Metrics) -> list[Finding]:
+        """Slow, close or open the door by what lies behind it. Answers what is wrong with it."""
+        share, reason = await self._admission.opening()
+        # What is set counts, whoever set it; how long it has been calm is this worker's to know.
+        was = Door(Opening(share), self._calm, reason)
+        door = after(was, *behind_the_door(sample))
+        self._calm = door.calm
+        if Opening.OPEN not in (was.opening, door.opening) or was.opening is not door.opening:
+            await self._admission.open(door.opening.value, door.reason)
+        if door.opening is Opening.OPEN:
+            return []
+        level = AlertLevel.CRITICAL if door.opening is Opening.CLOSED else AlertLevel.WARNING
+        text = f"the door is {door.opening.name}: {door.reason}"
+        return [Finding("door", level, text, door.opening.value, Opening.OPEN.value)]
+
+    async def _keep_priorities(self, sample: Metrics) -> None:
+        """Say how much more than its share each queue gets."""
+        before = await self._priorities.weights([queue.queue_id for queue in sample.queues])
+        found = priorities(sample, before)
+        await self._priorities.set({name: (each.weight, each.reason) for name, each in found.items()})
 
     async def _keep(self, alerts: Open, news: list[Alert] | None = None) -> None:
         kept = {subject: msgspec.json.encode(each) for subject, each in alerts.items()}

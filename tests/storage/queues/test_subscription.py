@@ -185,3 +185,16 @@ async def test_a_reader_that_is_forgotten_while_it_waits_gets_its_message(
     (entry,) = await reading
     assert entry.message == sent[0]
     assert await peer.held("jobs", "login-1") == [entry.id]
+
+
+async def test_priorities_change_the_shares_and_without_them_they_are_as_before(peer: Peer) -> None:
+    reader = peer.subscribe(LANES)
+    await reader.create()
+    for queue_id in LANE_IDS:
+        await fill(peer, queue_id, 400)
+    reader.weigh({HIGH: 0.5, LOW: 2.0})
+    taken = Counter(entry.queue_id for entry in await reader.read(160))
+    assert taken == {HIGH: 60, NORMAL: 60, LOW: 40}
+    reader.weigh({})
+    taken = Counter(entry.queue_id for entry in await reader.read(100))
+    assert taken == {HIGH: 60, NORMAL: 30, LOW: 10}
