@@ -1,9 +1,13 @@
 """Clients of Redis. Retries are off: what is not idempotent must not be sent twice behind our back."""
 
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from runtime.config import ConfigError
 from storage.wire import Wire
 
 ANSWER_TIMEOUT_S = 0.9
@@ -14,10 +18,17 @@ MOST_CONNECTIONS = 32
 """Commands of one process that can be under way at once; a further one waits for its turn."""
 
 
+_TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
 def connect(url: str) -> Redis:
-    """A client for all else. Raises redis' ConnectionError and TimeoutError when used."""
+    """A client for all else. Raises redis' ConnectionError and TimeoutError when used.
+
+    `rediss://` is TLS; a server's certificate is verified always, and with `?ssl_ca_certs=FILE` against that
+    authority. Raises ConfigError where the URL asks for another thing, as do the other two.
+    """
     pool = BlockingConnectionPool.from_url(
-        url,
+        _checked(url),
         max_connections=MOST_CONNECTIONS,
         timeout=ANSWER_TIMEOUT_S,
         protocol=2,
@@ -31,9 +42,26 @@ def connect(url: str) -> Redis:
 
 def connect_wire(url: str) -> Wire:
     """The connection for what is hot. Raises redis' ConnectionError and TimeoutError when used."""
-    return Wire(url, ANSWER_TIMEOUT_S)
+    return Wire(_checked(url), ANSWER_TIMEOUT_S)
 
 
 def connect_blocking(url: str, block_s: float) -> Wire:
     """A connection for reads that block for up to `block_s` seconds: its own, with a longer time limit."""
-    return Wire(url, block_s + ANSWER_TIMEOUT_S)
+    return Wire(_checked(url), block_s + ANSWER_TIMEOUT_S)
+
+
+def _checked(url: str) -> str:
+    """The URL, once it is seen that what it says of TLS can be done."""
+    for name, (value, *_) in parse_qs(urlsplit(url).query).items():
+        if name in _TLS_FILES:
+            _check_file(name, Path(value))
+        elif name.startswith("ssl_"):
+            raise ConfigError(f"redis.url: {name}: expected one of {', '.join(_TLS_FILES)}, each with a file")
+    return url
+
+
+def _check_file(name: str, path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"redis.url: {name}: {path}: cannot be read: {error.strerror}") from None

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from storage.errors import StoreAway
+from storage.mariadb_tls import secured
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -49,6 +50,7 @@ _MARIADB_AWAY = frozenset(
         1969,  # max_statement_time
         *(2002, 2003),  # no connection
         *(2006, 2013, 2014, 2055),  # connection lost
+        2026,  # no TLS, or none to be trusted
     }
 )
 """https://mariadb.com/kb/en/mariadb-error-code-reference/; from 2000 on they are the client library's own."""
@@ -98,10 +100,11 @@ def _open_mariadb(url: URL, options: dict[str, Any], time_limit_s: float) -> Asy
         "SET SESSION sql_mode = 'TRADITIONAL,ONLY_FULL_GROUP_BY', time_zone = '+00:00',"
         f" innodb_lock_wait_timeout = {lock_wait_s}, max_statement_time = {time_limit_s}"
     )
+    url, secure = secured(url)
     return create_async_engine(
         url,
         isolation_level="READ COMMITTED",
-        connect_args={"charset": "utf8mb4", "init_command": session},
+        connect_args={"charset": "utf8mb4", "init_command": session, **secure},
         pool_pre_ping=True,
         **options,
     )
@@ -144,7 +147,10 @@ class Database:
     """A pool of connections to one database. Made once per process, it outlives the server's restarts."""
 
     def __init__(self, url: str, *, pool_size: int = 10, time_limit_s: float = TIME_LIMIT_S) -> None:
-        """Connects to nothing yet. Raises ValueError for a URL of another kind of database."""
+        """Connects to nothing yet.
+
+        Raises ValueError for a URL of another kind of database, ConfigError for TLS that cannot be.
+        """
         parsed = _parse(url)
         self._name = parsed.render_as_string(hide_password=True)
         self._time_limit_s = time_limit_s

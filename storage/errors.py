@@ -27,6 +27,9 @@ _REDIS_AWAY = (
 _NOT_NOW = ("MISCONF ", "NOREPLICAS ", "BUSY ")
 """How Redis begins to refuse what it would take at another time: no disk, no replicas, a script running."""
 
+_LOST_AT_ONCE = "the handler is closed"
+"""In uvloop's RuntimeError where redis-py writes to a connection that was lost as soon as it was made."""
+
 
 @contextmanager
 def redis_away_is_store_away() -> Iterator[None]:
@@ -39,3 +42,7 @@ def redis_away_is_store_away() -> Iterator[None]:
         if not str(error).startswith(_NOT_NOW):
             raise
         raise StoreAway(f"Redis takes no work now: {error}") from error
+    except RuntimeError as error:
+        if _LOST_AT_ONCE not in str(error):
+            raise
+        raise StoreAway(f"Redis cannot be reached: {error}") from error

@@ -114,7 +114,10 @@ class Wire(asyncio.Protocol):
                 return
             self._loop = asyncio.get_running_loop()
             connection = self._pool.make_connection()
-            await connection.connect()
+            try:
+                await connection.connect()
+            except RuntimeError as error:  # uvloop's, for what was lost as soon as it was made
+                raise ConnectionError(LOST) from error
             # The one place that reaches into redis-py; tests/storage/test_wire.py notices when it changes.
             transport = cast(asyncio.Transport, connection._writer.transport)
             transport.set_protocol(self)

@@ -251,9 +251,17 @@ INNODB_OPTIONS = [
 
 def make_mariadb_seed(directory: Path) -> None:
     """Make an empty MariaDB data folder. Raises ServerError with what the installer said when that fails."""
+    # Its own: two that are made at the same time delete one another's files in the system's.
+    temporary = directory.with_name(f"{directory.name}-tmp")
+    temporary.mkdir(parents=True, exist_ok=True)
     command = [
         *(find_program("mariadb-install-db"), "--no-defaults", f"--user={user_name()}"),
-        *(f"--datadir={directory}", "--auth-root-authentication-method=normal", "--skip-test-db"),
+        *(
+            f"--datadir={directory}",
+            f"--tmpdir={temporary}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ),
         *INNODB_OPTIONS,
     ]
     made = subprocess.run(command, capture_output=True, text=True, check=False)

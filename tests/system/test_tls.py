@@ -16,8 +16,9 @@ from cryptography import x509
 from client import Player
 from protocol.errors import GoodbyeCode
 from tests.certificates import Authority, Files
+from tests.secure_servers import SecureMaria, SecureRedis
 from tests.system.cluster import Cluster, Process, eventually
-from tests.system.conftest import run_house
+from tests.system.conftest import run_cluster, run_house
 from tests.system.guest import PASSWORD, Guest
 
 pytestmark = pytest.mark.servers
@@ -62,6 +63,25 @@ def trusting(authority: Authority) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=authority.certificate)
 
 
+@pytest.fixture
+def over_tls(
+    tmp_path: Path, servers_folder: Path, mariadb_seed: Path, authority: Authority, files: Files
+) -> Iterator[Cluster]:
+    """Everything by TLS: clients, Redis and MariaDB."""
+    redis = SecureRedis(servers_folder, authority, files)
+    mariadb = SecureMaria(servers_folder, mariadb_seed, authority, files)
+    settings = {"socketd.tls_certificate": files.certificate, "socketd.tls_key": files.key}
+    try:
+        redis.start()
+        mariadb.start()
+        database_url = mariadb.create_secure_database("lobbyd")
+        for cluster in run_cluster(Cluster(tmp_path / "cluster", redis.url, database_url, settings)):
+            yield cluster.start()
+    finally:
+        redis.stop()
+        mariadb.stop()
+
+
 def presented(guest: Guest) -> int:
     """The serial number of the certificate that the node has shown."""
     shown = guest.connection._transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -91,6 +111,14 @@ async def reads_to_the_end(endpoint: tuple[str, int], first: bytes = b"") -> byt
 
 async def test_a_player_signs_in_over_tls(secure: Cluster, trusting: ssl.SSLContext) -> None:
     async with Player(secure.endpoints[:1], ssl=trusting) as player:
+        await player.register("private-person", PASSWORD, "private@example.com", "private")
+        assert (await player.sign_in("private-person", PASSWORD)).user_id == "private-person"
+
+
+async def test_a_player_signs_in_where_the_stores_are_reached_by_tls_too(
+    over_tls: Cluster, trusting: ssl.SSLContext
+) -> None:
+    async with Player(over_tls.endpoints, ssl=trusting) as player:
         await player.register("private-person", PASSWORD, "private@example.com", "private")
         assert (await player.sign_in("private-person", PASSWORD)).user_id == "private-person"
 
