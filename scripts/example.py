@@ -102,7 +102,9 @@ def _waiting() -> list[bytes]:
         reply_frame(4, 200, place),
         _ours.request("auth.finalize", 5, Finalize(tid=TID, client_id=CLIENT_ID)),
         error_frame(5, RequestError(INVALID_TICKET)),
-        event_frame(QueueUpdate(position=20, estimated_wait_sec=6, total_waiting=61)),
+        event_frame(
+            QueueUpdate(position=20, estimated_wait_sec=6, estimated_wait_p90_sec=7, total_waiting=61)
+        ),
         event_frame(QueueReady(tid=TID, finalize_deadline_sec=60)),
     ]
 

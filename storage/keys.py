@@ -45,7 +45,7 @@ PORTAL_STATS = "queue:stats:portal"
 """Hash of the admission ledger and averages."""
 
 PORTAL_BUCKET = "queue:bucket:portal"
-"""Hash of the admission bucket: `tokens, at, owed, rate, inWindow, refunds, turn`."""
+"""Hash of the admission bucket, and of what waits are told from: see functions/pace.lua and estimates.lua."""
 
 PORTAL_UNTOLD = "queue:untold:portal"
 """Sorted set of READY tickets whose players may not have been told yet, by when they became READY."""

@@ -5,7 +5,7 @@ Every change is one Function in `functions/tickets.lua`, and so is the admission
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -17,7 +17,7 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("order", "pace", "away", "tickets", "admitting", "sessions")
+LIBRARY = Library("order", "pace", "estimates", "away", "tickets", "admitting", "sessions")
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 
@@ -65,7 +65,10 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A ticket as its player sees it. `kicked` is the connection that lost it to the asker."""
+    """A ticket as its player sees it. `kicked` is the connection that lost it to the asker.
+
+    `wait_s` is how long it is expected to take, None while nobody can say.
+    """
 
     tid: str
     client_id: str
@@ -74,15 +77,20 @@ class Place:
     total_waiting: int
     kicked: Address | None = None
     deadline_s: float = 0.0
+    wait_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A ticket that became READY; `owner` is the connection that streams it, if one does."""
+    """A ticket that became READY; `owner` is the connection that streams it, if one does.
+
+    `late_s` is how much later than it was first told it did, None where nothing was told at this rate.
+    """
 
     tid: str
     owner: Address | None
     deadline_s: float
+    late_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +117,17 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A position that is to be told; `reason` says why it is worse than the one told before."""
+    """A position that is to be told; `reason` says why it is worse than the one told before.
+
+    `wait_s` is how long it is expected to take and `p90_s` the time within which nine of ten are let in,
+    both None while nobody can say.
+    """
 
     owner: Address
     position: int
     reason: str | None
+    wait_s: float | None = field(default=None, compare=False)
+    p90_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +200,8 @@ class Tickets:
         tid, client_id = place
         names = [
             keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_STATS, record.key,
-            keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_AWAY,
+            keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_AWAY, keys.PORTAL_BUCKET,
+            keys.PORTAL_CONFIG,
         ]  # fmt: skip
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
@@ -195,7 +210,7 @@ class Tickets:
         )  # fmt: skip
         if answer[0] == b"full":
             raise RoomFull(answer[1])
-        _, tid, client_id, status, position, total, kicked = answer
+        _, tid, client_id, status, position, total, kicked, wait_ms = answer
         return Place(
             tid.decode(),
             client_id.decode(),
@@ -203,12 +218,14 @@ class Tickets:
             position,
             total,
             address_of(kicked),
+            wait_s=_wait_s(wait_ms),
         )
 
     async def stream(self, tid: str, client_id: str, asker: Asker) -> Place:
         """Have the ticket's events sent to the asker. Raises TicketNotFound or TakenOver."""
         names = [
             keys.ticket(tid), keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_AWAY, keys.PORTAL_STATS,
+            keys.PORTAL_BUCKET, keys.PORTAL_CONFIG,
         ]  # fmt: skip
         answer = await self._call(
             "ticket_stream",
@@ -222,9 +239,11 @@ class Tickets:
             self._factor,
         )
         _refuse(answer[0])
-        _, status, position, total, kicked, left_ms = answer
+        _, status, position, total, kicked, left_ms, wait_ms = answer
         place = TicketStatus(status.decode())
-        return Place(tid, client_id, place, position, total, address_of(kicked), left_ms / 1000)
+        return Place(
+            tid, client_id, place, position, total, address_of(kicked), left_ms / 1000, _wait_s(wait_ms)
+        )
 
     async def cancel(self, tid: str, client_id: str, user_id: str, record: Record) -> None:
         """Give the ticket up. Raises TicketNotFound or TakenOver."""
@@ -251,7 +270,10 @@ class Tickets:
             self._factor,
         )  # fmt: skip
         return Admission(
-            admitted=[Admitted(tid.decode(), address_of(owner), deadline_s) for tid, owner in admitted],
+            admitted=[
+                Admitted(tid.decode(), address_of(owner), deadline_s, None if late == b"" else late / 1000)
+                for tid, owner, late in admitted
+            ],
             expired=_ended(expired),
             waiting=waiting,
             pause_s=None if pause_ms < 0 else pause_ms / 1000,
@@ -273,13 +295,20 @@ class Tickets:
 
         A place is told when it changed, at most every `least_s` seconds, and after `again_s` in any case.
         """
+        names = [keys.PORTAL_WAITING, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_CONFIG]
         total, updates, expired = await self._call(
-            "ticket_survey", [keys.PORTAL_WAITING, keys.PORTAL_STATS], first, count, self._ttl_ms,
+            "ticket_survey", names, first, count, self._ttl_ms,
             int(least_s * 1000), int(again_s * 1000), self._ttl_ms, *PREFIXES, self._factor,
         )  # fmt: skip
         told = [
-            Update(Address.parse(owner.decode()), position, reason.decode() or None)
-            for owner, position, reason in updates
+            Update(
+                Address.parse(owner.decode()),
+                position,
+                reason.decode() or None,
+                _wait_s(wait_ms),
+                _wait_s(p90_ms),
+            )
+            for owner, position, reason, wait_ms, p90_ms in updates
         ]
         return Survey(total, told, _ended(expired))
 
@@ -315,13 +344,14 @@ class Tickets:
         names = [
             keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_CONFIG, keys.PORTAL_AWAY,
         ]  # fmt: skip
-        waiting, ready, rate, average, *counts = await self._call("ticket_ledger", names, *_COUNTERS)
+        waiting, ready, rate, average, off, *counts = await self._call("ticket_ledger", names, *_COUNTERS)
         return {
             "waiting": waiting,
             "ready": ready,
             **{name: int(count or 0) for name, count in zip(_COUNTERS, counts, strict=True)},
             "totalRate": float(rate or 0),
             "avgWaitSec": float(average or 0),
+            "estimateErrorSec": float(off or 0),
         }
 
     async def _execute(self, *command: Argument) -> Any:
@@ -341,6 +371,10 @@ def _refuse(outcome: bytes) -> None:
         raise TicketNotFound
     if outcome == b"taken":
         raise TakenOver
+
+
+def _wait_s(wait_ms: int) -> float | None:
+    return None if wait_ms < 0 else wait_ms / 1000
 
 
 def address_of(text: bytes) -> Address | None:

@@ -71,7 +71,10 @@ class Cancel(Message, frozen=True):
 
 @event("QUEUE_UPDATE")
 class QueueUpdate(Message, frozen=True):
-    """The place in the waiting room; `position` counts from 1, the estimate is null while unknown.
+    """The place in the waiting room; `position` counts from 1, the estimates are null while unknown.
+
+    Waits are told from how many were really let in of late, and at the rate that is set: unknown until
+    somebody has come in, and while nobody is let in. Nine of ten are let in within `estimatedWaitP90Sec`.
 
     A position is the most admissions that it can take while nobody of a higher tier comes. It gets worse only
     when one does, and then `reason` says so: `HIGHER_TIER`.
@@ -80,6 +83,7 @@ class QueueUpdate(Message, frozen=True):
     position: int
     estimated_wait_sec: int | None
     total_waiting: int
+    estimated_wait_p90_sec: int | None = None
     reason: str | UnsetType = UNSET
 
 

@@ -26,13 +26,15 @@ end
 local function make_ready(tickets, ready, stats, untold, now, deadline_ms, ttl, today)
   if #tickets == 0 then return end
   local due, telling = {}, {}
-  local average = tonumber(redis.call('HGET', stats, 'avgWaitTime') or 0)
+  local was = redis.call('HMGET', stats, 'avgWaitTime', 'estimateError')
+  local average, off = tonumber(was[1] or 0), tonumber(was[2] or 0)
   for _, each in ipairs(tickets) do
     redis.call('HSET', each.ticket, 'status', 'READY', 'readyAt', now, 'position', 0, 'order', each.order)
     if each.seen + ttl < now + deadline_ms then redis.call('PEXPIRE', each.holder, deadline_ms, 'GT') end
     due[#due + 1], due[#due + 2] = whole(now + deadline_ms), each.tid
     if each.owner ~= '' then telling[#telling + 1], telling[#telling + 2] = whole(now), each.tid end
     average = average + ((now - each.issued) / 1000 - average) * 0.02
+    if each.late then off = off + (math.abs(each.late) / 1000 - off) * 0.02 end
   end
   redis.call('ZADD', ready, unpack(due))
   if #telling > 0 then redis.call('ZADD', untold, unpack(telling)) end
@@ -40,7 +42,7 @@ local function make_ready(tickets, ready, stats, untold, now, deadline_ms, ttl, 
     redis.call('HSET', stats, 'processedOn', today, 'processedToday', 0)
   end
   redis.call('HINCRBY', stats, 'processedToday', #tickets)
-  redis.call('HSET', stats, 'avgWaitTime', string.format('%.3f', average))
+  redis.call('HSET', stats, 'avgWaitTime', string.format('%.3f', average), 'estimateError', string.format('%.3f', off))
 end
 
 -- Expires READY tickets past their deadline, then admits in the place of those no-shows and of cancelled
@@ -49,8 +51,8 @@ end
 -- KEYS: waiting, ready, stats, bucket, window, config, untold, away, nodes.
 -- ARGV: most, deadline ms, ttl ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today, keep ms, wait
 -- factor.
--- Answers {{tid, owner or ''}..., admitted}, {{tid, owner or '', reason}..., expired}, waiting, ms until more can
--- be admitted or -1.
+-- Answers {{tid, owner or '', ms after the time that was told or ''}..., admitted}, {{tid, owner or '', reason}...,
+-- expired}, waiting, ms until more can be admitted or -1.
 local function admit(keys, args)
   local name = redis.call('HGET', keys[6], 'totalRate') or '0'
   local rate, now = tonumber(name) / 60000, now_ms()
@@ -71,6 +73,7 @@ local function admit(keys, args)
     local list = each.seen + ttl < now and abandoned or is_away(each, first) and passed or admitted
     each.order = whole(score)
     list[#list + 1], chosen[#chosen + 1] = each, tid
+    if list == admitted then each.late = judge(bucket, each, now) end
     return list == admitted
   end)
 
@@ -90,14 +93,16 @@ local function admit(keys, args)
   bucket.tokens, bucket.in_window = bucket.tokens - fresh, bucket.in_window + fresh
   -- A place that was given back and is wanted by nobody now is not kept for later.
   bucket.refunds = waiting > 0 and rate > 0 and math.max(0, refunds - #admitted) or 0
+  note_outflow(bucket, rate, #chosen, fresh + bucket.lost)
   spend(keys[4], bucket, name, now, keys[5], out, fresh)
   redis.call('HSET', keys[3], 'totalWaiting', waiting)
   local pause = waiting > 0 and rate > 0 and pause_ms(bucket, rate) or -1
-  local expired = rows(no_shows, 'FINALIZE_DEADLINE')
+  local let_in, expired = rows(admitted), rows(no_shows, 'FINALIZE_DEADLINE')
+  for i, each in ipairs(admitted) do let_in[i][3] = each.late or '' end
   for _, list in ipairs({forgotten, abandoned}) do
     for _, row in ipairs(rows(list, 'ABANDONED')) do expired[#expired + 1] = row end
   end
-  return {rows(admitted), expired, waiting, pause}
+  return {let_in, expired, waiting, pause}
 end
 
 -- Forgets tickets whose players have been told that they are READY. KEYS: untold. ARGV: tids. Answers how many.

@@ -8,25 +8,31 @@
 --   inWindow     how many were let in within the window, but for those in a place that was given back
 --   refunds      places that were given back and are not given on yet
 --   turn         see order.lua
+-- and what estimates.lua tells waits from.
 
 local WINDOW_MS = 10000           -- in any window of this length no more are admitted than the rate allows
 local BURST_MS = 100              -- what a worker that is a little late uses at once
 local CATCH_UP_MS = WINDOW_MS / 2 -- at twice the rate a window has no room for more to be made good
+local LATE = 1.25                 -- see estimates.lua: taken for true until something is known
 
 -- The state of a bucket at `rate` players a ms, which operators and configuration call `name`; `waited` says
 -- whether somebody has waited since it was looked at last. Permission for another rate is not owed.
 local function refill(bucket, rate, name, now, waited)
-  local was = redis.call('HMGET', bucket, 'tokens', 'at', 'owed', 'rate', 'inWindow', 'refunds', 'turn')
+  local was = redis.call('HMGET', bucket, 'tokens', 'at', 'owed', 'rate', 'inWindow', 'refunds', 'turn', 'gone',
+    'spent', 'late90', 'rateAt')
   local capacity, came = 1 + rate * BURST_MS, math.max(0, now - (was[2] or now)) * rate
-  local tokens, owed = tonumber(was[1] or capacity) + came, 0
+  local tokens, owed, lost = tonumber(was[1] or capacity) + came, 0, 0
   if waited and was[4] == name then
     local paid = math.min(tonumber(was[3]), came)
     tokens = tokens + paid
-    owed = math.min(rate * CATCH_UP_MS, was[3] - paid + math.max(0, tokens - capacity))
+    owed = was[3] - paid + math.max(0, tokens - capacity)
+    lost = math.max(0, owed - rate * CATCH_UP_MS)
   end
   return {
-    tokens = math.min(capacity, tokens), owed = owed, in_window = tonumber(was[5] or 0),
-    refunds = tonumber(was[6] or 0), turn = tonumber(was[7] or 0),
+    tokens = math.min(capacity, tokens), owed = owed - lost, lost = lost, in_window = tonumber(was[5] or 0),
+    refunds = tonumber(was[6] or 0), turn = tonumber(was[7] or 0), gone = tonumber(was[8] or 0),
+    spent = tonumber(was[9] or 0), late = tonumber(was[10] or LATE),
+    rate_at = was[4] == name and tonumber(was[11]) or now,
   }
 end
 
@@ -58,5 +64,7 @@ local function spend(key, bucket, name, now, window, out, fresh)
   if fresh > 0 then redis.call('RPUSH', window, whole(now) .. ':' .. fresh) end
   redis.call('HSET', key, 'tokens', string.format('%.9f', bucket.tokens), 'at', now, 'rate', name,
     'owed', string.format('%.9f', bucket.owed), 'inWindow', bucket.in_window, 'refunds', bucket.refunds,
-    'turn', string.format('%.17g', bucket.turn))
+    'turn', string.format('%.17g', bucket.turn), 'gone', string.format('%.6f', bucket.gone),
+    'spent', string.format('%.6f', bucket.spent), 'late90', string.format('%.6f', bucket.late),
+    'rateAt', whole(bucket.rate_at))
 end

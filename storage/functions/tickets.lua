@@ -52,12 +52,13 @@ end
 local function look(tid, prefixes)
   local ticket = prefixes[1] .. tid
   local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt',
-    'higher', 'order')
+    'higher', 'order', 'estimatedAt', 'due')
   return {
     tid = tid, ticket = ticket, clients = prefixes[2] .. tid, holder = prefixes[3] .. (was[1] or '') .. prefixes[4],
     owner = was[3] == '1' and was[2] or '', left = was[3] == 'left', seen = tonumber(was[4] or 0),
     issued = tonumber(was[5] or 0), position = tonumber(was[6] or 0), told = tonumber(was[7] or 0),
     higher = tonumber(was[8] or 0), order = was[9],
+    estimated_at = was[10], due = was[11],
   }
 end
 
@@ -100,16 +101,17 @@ end
 
 -- Issues the user's ticket, or hands the existing one over to this login: a compare-and-set on who
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
--- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away.
+-- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away, bucket, config.
 -- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
 -- band of the tier, wait factor, risk.
--- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or ''} or {'full', total}.
+-- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or '', ms to wait or -1} or
+-- {'full', total}.
 local function issue(keys, args)
   local before = recorded(keys[4])
   if before then return before end
   local tid, client, uid, owner, sent, ttl = args[1], args[2], args[3], args[4], tonumber(args[5]), args[6]
   local now, total = now_ms(), redis.call('ZCARD', keys[2])
-  local held = redis.call('GET', keys[1])
+  local held, seen = redis.call('GET', keys[1]), forecast(keys[9], keys[8], keys[3], now)
   if held then
     local ticket, clients = args[10] .. held, args[11] .. held
     local was = redis.call('HMGET', ticket, 'status', 'owner', 'ownedAt', 'clientId')
@@ -127,7 +129,8 @@ local function issue(keys, args)
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
       end
-      return record(keys[4], args[9], {'kept', held, client, was[1], position, redis.call('ZCARD', keys[2]), kicked})
+      return record(keys[4], args[9], {'kept', held, client, was[1], position, redis.call('ZCARD', keys[2]), kicked,
+        (wait_ms(seen, position))})
     end
   end
   if total >= tonumber(args[7]) then return {'full', total} end
@@ -141,30 +144,38 @@ local function issue(keys, args)
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
     'position', position, 'tier', TIERS[band + 1], 'higher', higher, 'owner', owner, 'ownedAt', args[5],
     'streaming', 0, 'family', args[8], 'risk', args[14])
+  local wait = wait_ms(seen, position)
+  keep_told(keys[5], nil, seen, wait, now)
   redis.call('SADD', keys[6], client)
   redis.call('SET', keys[1], tid, 'PX', ttl)
-  return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, ''})
+  return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, '', wait})
 end
 
 -- Sends the ticket's events to one connection from now on.
--- KEYS: ticket, waiting, ready, away, stats. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket prefix, suffix,
--- wait factor.
--- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0}.
+-- KEYS: ticket, waiting, ready, away, stats, bucket, config. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket
+-- prefix, suffix, wait factor.
+-- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0, ms to wait
+-- or -1}.
 local function stream(keys, args)
-  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid', 'displaced')
+  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid', 'displaced',
+    'estimatedAt')
   local holder = args[6] .. (was[5] or '') .. args[7]
   if not usable(was[1], holder, args[1]) then return {'missing'} end
   if was[2] ~= args[2] or tonumber(args[4]) < tonumber(was[4]) then return {'taken'} end
+  local now = now_ms()
+  local seen = forecast(keys[7], keys[6], keys[5], now)
   come_back(keys[4], keys[2], args[1], keys[1])
-  local now, position, higher = now_ms(), place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]))
+  local position, higher = place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]))
+  local wait = wait_ms(seen, position)
   -- Who asks again gets the same answer, since the worker that was to kick the other out may have died.
   local kicked = was[3] == args[3] and (was[6] or '') or was[3]
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
     'position', position, 'higher', higher, 'toldAt', now, 'displaced', kicked)
+  if position > 0 then keep_told(keys[1], was[7], seen, wait, now) end
   redis.call('PEXPIRE', holder, args[5], 'GT')
   local deadline = redis.call('ZSCORE', keys[3], args[1])
   local left = deadline and math.max(0, tonumber(deadline) - now) or 0
-  return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left}
+  return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left, wait}
 end
 
 -- Gives a usable ticket up, {tid, ticket, clients, holder}: its place is free. `room` holds the keys waiting, ready,
@@ -192,13 +203,14 @@ local function cancel(keys, args)
 end
 
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
--- KEYS: waiting, stats. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which an
--- unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, wait factor.
--- Answers total, {{owner, position, why it is worse than before or ''}...}, {{tid, owner or '', reason}..., expired}.
+-- KEYS: waiting, stats, bucket, config. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which
+-- an unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, wait factor.
+-- Answers total, {{owner, position, why it is worse than before or '', ms to wait or -1, the same for nine of ten}...},
+-- {{tid, owner or '', reason}..., expired}.
 local function survey(keys, args)
   local now, telling, updates, abandoned, prefixes = now_ms(), {}, {}, {}, {unpack(args, 7, 10)}
   local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
-  local mixed, higher = is_mixed(keys[1]), {}
+  local mixed, higher, seen = is_mixed(keys[1]), {}, forecast(keys[4], keys[3], keys[2], now)
   for band = 0, #TIERS - 1 do higher[band] = higher_arrivals(keys[2], band) end
   local walked = redis.call('ZRANGE', keys[1], first, first + args[2] - 1, 'WITHSCORES')
   for i = 1, #walked, 2 do
@@ -212,13 +224,15 @@ local function survey(keys, args)
       local now_higher, reason = higher[band_of(score)], ''
       position, reason = to_tell(position, each.position, now_higher, each.higher)
       if each.position ~= position or since >= again then
-        telling[#telling + 1] = {ticket = each.ticket, position = position, higher = now_higher}
-        updates[#updates + 1] = {each.owner, position, reason}
+        each.position, each.higher, each.wait, each.wait90 = position, now_higher, wait_ms(seen, position)
+        telling[#telling + 1] = each
+        updates[#updates + 1] = {each.owner, position, reason, each.wait, each.wait90}
       end
     end
   end
   for _, each in ipairs(telling) do
     redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', now, 'higher', each.higher)
+    keep_told(each.ticket, each.estimated_at, seen, each.wait, now)
   end
   if #abandoned > 0 then redis.call('ZREM', keys[1], unpack(ids(abandoned))) end
   finish(abandoned, 'EXPIRED', keys[2], args[6])
@@ -255,18 +269,19 @@ local function touch(keys, args)
   return touched
 end
 
--- KEYS: waiting, ready, stats, config, away. ARGV: counters. Answers waiting, ready, total rate, average wait and each
--- counter, all of one moment. Who was passed over waits, too.
+-- KEYS: waiting, ready, stats, config, away. ARGV: counters. Answers waiting, ready, total rate, average wait, by how
+-- much estimates are off and each counter, all of one moment. Who was passed over waits, too.
 local function ledger(keys, args)
   local answer = {redis.call('ZCARD', keys[1]) + redis.call('ZCARD', keys[5]), redis.call('ZCARD', keys[2]),
-    redis.call('HGET', keys[4], 'totalRate'), redis.call('HGET', keys[3], 'avgWaitTime')}
+    redis.call('HGET', keys[4], 'totalRate'), redis.call('HGET', keys[3], 'avgWaitTime'),
+    redis.call('HGET', keys[3], 'estimateError')}
   for _, counter in ipairs(args) do answer[#answer + 1] = redis.call('HGET', keys[3], counter) end
   return answer
 end
 
-register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set', 'zset'}, issue)
-register('ticket_stream', {'hash', 'zset', 'zset', 'zset', 'hash'}, stream)
+register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set', 'zset', 'hash', 'hash'}, issue)
+register('ticket_stream', {'hash', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash'}, stream)
 register('ticket_cancel', {'hash', 'set', 'string', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, cancel)
-register('ticket_survey', {'zset', 'hash'}, survey)
+register('ticket_survey', {'zset', 'hash', 'hash', 'hash'}, survey)
 register('ticket_touch', {'zset', 'zset'}, touch)
 register('ticket_ledger', {'zset', 'zset', 'hash', 'hash', 'zset'}, ledger)

@@ -139,6 +139,7 @@ class Players(RuleBasedStateMachine):
             "owner": str(connection), "ownedAt": str(asker.sent_ms), "streaming": "1", "displaced": kicked,
             "position": str(got.position),
             "lastSeen": now.tickets[tid]["lastSeen"], "toldAt": now.tickets[tid]["lastSeen"],
+            **{name: now.tickets[tid][name] for name in ("estimatedAt", "due") if name in now.tickets[tid]},
         }  # fmt: skip
         assert now.now_ms - int(now.tickets[tid]["lastSeen"]) <= STALL_MS
 

@@ -43,6 +43,7 @@ for i, by in ipairs({ms * 1000, ms, ms, ms}) do
 end
 back(KEYS[5], 'lastArrival', ms * 1000)
 back(KEYS[6], 'at', ms)
+back(KEYS[6], 'rateAt', ms)
 local window = redis.call('LRANGE', KEYS[7], 0, -1)
 redis.call('DEL', KEYS[7])
 for _, entry in ipairs(window) do
@@ -51,7 +52,8 @@ for _, entry in ipairs(window) do
 end
 for _, key in ipairs(redis.call('KEYS', '*')) do
   if string.sub(key, 1, #ARGV[2]) == ARGV[2] then
-    for _, field in ipairs({'issuedAt', 'lastSeen', 'toldAt', 'readyAt'}) do back(key, field, ms) end
+    local times = {'issuedAt', 'lastSeen', 'toldAt', 'readyAt', 'estimatedAt', 'due'}
+    for _, field in ipairs(times) do back(key, field, ms) end
     back(key, 'order', ms * 1000)
   elseif string.sub(key, 1, #ARGV[3]) == ARGV[3] then
     local all = redis.call('HGETALL', key)

@@ -7,6 +7,7 @@ import asyncio
 import math
 
 import structlog
+from prometheus_client import Histogram
 
 from protocol.connection import event_frame
 from protocol.envelope import Address, Delivery
@@ -25,6 +26,15 @@ SHORTEST_S = 0.02
 
 IDLE_S = 0.25
 """Between two calls while nobody waits; a login at this worker wakes the loop at once."""
+
+
+ESTIMATE_ERROR = Histogram(
+    "lobbyd_estimate_error_seconds",
+    "How long before or after the time that they were first told players' turns came.",
+    ["direction"],
+    buckets=(0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800),
+)
+"""Of those who were told a wait at the rate at which their turn came; `direction` is `early` or `late`."""
 
 
 class Admission:
@@ -64,6 +74,9 @@ class Admission:
         outcome = await self._tickets.admit(MOST_AT_ONCE, self._deadline_s)
         for admitted in outcome.admitted:
             self.tell(admitted)
+            if admitted.late_s is not None:
+                direction = "late" if admitted.late_s > 0 else "early"
+                ESTIMATE_ERROR.labels(direction).observe(abs(admitted.late_s))
         for ended in outcome.expired:
             tell_expired(self._outbox, ended)
         self.waiting = outcome.waiting

@@ -29,7 +29,7 @@ from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Sta
 from storage.tickets import RoomFull, TicketNotFound
 from storage.users import AccountStatus, User, fold
 from workers.login.room import LoginRoom, asker, handlers, rights
-from workers.login.survey import estimated_wait_s
+from workers.login.survey import told_s
 from workers.login.tiers import tier_of
 from workers.login.tokens import BadToken, names, new_family
 from workers.requests import Answer, Call, record
@@ -82,7 +82,7 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
         status=place.status,
         position=place.position,
         total_waiting=place.total_waiting,
-        estimated_wait_sec=estimated_wait_s(place.position, await room.tickets.total_rate()),
+        estimated_wait_sec=told_s(place.wait_s),
     )
     return Answer(reply, also=kick(place.kicked))
 

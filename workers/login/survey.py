@@ -42,11 +42,9 @@ UNTOLD_S = 1.0
 UNTOLD_MOST = 200
 
 
-def estimated_wait_s(position: int, rate_per_minute: float) -> int | None:
-    """How long `position` players take at the rate; None while nobody is admitted."""
-    if rate_per_minute <= 0:
-        return None
-    return math.ceil(position * 60 / rate_per_minute)
+def told_s(wait_s: float | None) -> int | None:
+    """A wait in whole seconds, as players are told it; None while it is unknown."""
+    return None if wait_s is None else math.ceil(wait_s)
 
 
 class Survey:
@@ -121,7 +119,8 @@ class Survey:
         for told in walk.updates:
             update = QueueUpdate(
                 position=told.position,
-                estimated_wait_sec=estimated_wait_s(told.position, self._rate),
+                estimated_wait_sec=told_s(told.wait_s),
+                estimated_wait_p90_sec=told_s(told.p90_s),
                 total_waiting=walk.total_waiting,
                 reason=UNSET if told.reason is None else told.reason,
             )

@@ -7,7 +7,7 @@ from protocol.messages.waiting import Cancel, Cancelled, Place, Stream, TicketSt
 from storage.tickets import TakenOver, TicketNotFound
 from workers.login.admission import ready
 from workers.login.room import LoginRoom, asker, handlers
-from workers.login.survey import estimated_wait_s
+from workers.login.survey import told_s
 from workers.requests import Answer, Call, record
 
 
@@ -28,7 +28,7 @@ async def stream(room: LoginRoom, call: Call[Stream]) -> Answer:
         status=place.status,
         position=place.position,
         total_waiting=place.total_waiting,
-        estimated_wait_sec=estimated_wait_s(place.position, await room.tickets.total_rate()),
+        estimated_wait_sec=told_s(place.wait_s),
     )
     also = kick(place.kicked)
     if place.status is TicketStatus.READY:
