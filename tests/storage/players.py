@@ -135,11 +135,11 @@ class Players(RuleBasedStateMachine):
         left_ms = max(0, before.ready[tid] - before.now_ms) if tid in before.ready else 0
         assert 0 <= left_ms - round(got.deadline_s * 1000) <= STALL_MS
         now = self._look()
-        assert now.tickets[tid] == was | {
+        told = {name: value for name, value in now.tickets[tid].items() if name in {"estimatedAt", "due"}}
+        assert now.tickets[tid] == was | told | {
             "owner": str(connection), "ownedAt": str(asker.sent_ms), "streaming": "1", "displaced": kicked,
             "position": str(got.position),
             "lastSeen": now.tickets[tid]["lastSeen"], "toldAt": now.tickets[tid]["lastSeen"],
-            **{name: now.tickets[tid][name] for name in ("estimatedAt", "due") if name in now.tickets[tid]},
         }  # fmt: skip
         assert now.now_ms - int(now.tickets[tid]["lastSeen"]) <= STALL_MS
 
