@@ -319,4 +319,5 @@ def _as_update(place: Place) -> QueueUpdate:
         position=place.position,
         estimated_wait_sec=place.estimated_wait_sec,
         total_waiting=place.total_waiting,
+        opens_at=place.opens_at,
     )

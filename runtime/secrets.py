@@ -34,6 +34,7 @@ class Purpose(StrEnum):
     EMAIL = "email"
     ADDRESS = "address"
     FINGERPRINT = "fingerprint"
+    DRAW = "draw"
 
 
 class Secrets:

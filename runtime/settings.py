@@ -124,6 +124,14 @@ class LoginSettings(Section, frozen=True):
     ] = 2.0
     finalize_deadline_s: Annotated[Duration, "A READY ticket unused for so long gives its slot away."] = 60.0
     ticket_ttl_s: Annotated[Duration, "A place is kept so long after its player was last seen."] = 900.0
+    opens_at: Annotated[
+        str,
+        Meta(
+            pattern=r"\A([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2}))?\Z",
+            extra={"expected": 'a time with its zone, such as 2024-12-18T18:00:00+09:00, or ""'},
+        ),
+        'Nobody is let in before, and who comes before is drawn; "" for no opening.',
+    ] = ""
 
 
 class RankingSettings(Section, frozen=True):

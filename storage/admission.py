@@ -89,9 +89,15 @@ class AdmissionSettings:
     def __init__(self, redis: Executor) -> None:
         self._redis = redis
 
-    async def configure(self, admit_rate: int, pod_count: int) -> None:
-        """Write down what configuration says: players a minute and pod, and pods. Overrules no operator."""
-        await self._call("admission_configure", [keys.PORTAL_CONFIG], admit_rate, pod_count)
+    async def configure(
+        self, admit_rate: int, pod_count: int, max_wait_factor: float = 2.0, opens_at: int = 0
+    ) -> None:
+        """Write down what configuration says: players a minute and pod, and pods. Overrules no operator.
+
+        `opens_at` is when the first are let in, in ms since the epoch, or 0.
+        """
+        values = (admit_rate, pod_count, max_wait_factor, opens_at)
+        await self._call("admission_configure", [keys.PORTAL_CONFIG], *values)
 
     async def set_rate(self, total_rate: int, operator: str) -> Change:
         """Have so many let in a minute by all pods together; a pause goes on."""

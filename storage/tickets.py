@@ -4,7 +4,7 @@ Every change is one Function in `functions/tickets.lua`, and so is the admission
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -17,7 +17,7 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("order", "pace", "estimates", "away", "tickets", "admitting", "sessions")
+LIBRARY = Library("order", "opening", "pace", "estimates", "away", "tickets", "admitting", "sessions")
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 
@@ -67,7 +67,8 @@ class Asker:
 class Place:
     """A ticket as its player sees it. `kicked` is the connection that lost it to the asker.
 
-    `wait_s` is how long it is expected to take, None while nobody can say.
+    `wait_s` is how long it is expected to take, None while nobody can say. Before an opening, at `opens_at`
+    in ms since the epoch, the position is the last of the tier.
     """
 
     tid: str
@@ -78,6 +79,7 @@ class Place:
     kicked: Address | None = None
     deadline_s: float = 0.0
     wait_s: float | None = field(default=None, compare=False)
+    opens_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +134,15 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a walk through a part of the waiting room found: who is to be told which position."""
+    """What a walk through a part of the waiting room found: who is to be told which position.
+
+    `opens_at` is an opening that is still to come, in ms since the epoch.
+    """
 
     total_waiting: int
     updates: list[Update]
     expired: list[Ended]
+    opens_at: int | None
 
 
 class TicketNotFound(Exception):
@@ -160,12 +166,20 @@ class Tickets:
 
     `ttl_s` is how long a place is kept for a player who is gone. `max_wait_factor` bounds what higher tiers
     can cost: nobody waits for more admissions than that times what arrival order alone would have taken.
+    `draw` answers a user's number of 32 bits, by which those stand in line who come before the opening.
     """
 
-    def __init__(self, redis: Executor, ttl_s: float, max_wait_factor: float = 2.0) -> None:
+    def __init__(
+        self,
+        redis: Executor,
+        ttl_s: float,
+        max_wait_factor: float = 2.0,
+        draw: Callable[[str], int] = lambda _: 0,
+    ) -> None:
         self._redis = redis
         self._ttl_ms = int(ttl_s * 1000)
         self._factor = max_wait_factor
+        self._draw = draw
 
     async def total_rate(self) -> float:
         """How many are admitted a minute, by all pods together."""
@@ -206,11 +220,11 @@ class Tickets:
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
             most_waiting, family, record.ttl_ms, *PREFIXES[:2], tier.value, self._factor,
-            risk,
+            risk, self._draw(user_id),
         )  # fmt: skip
         if answer[0] == b"full":
             raise RoomFull(answer[1])
-        _, tid, client_id, status, position, total, kicked, wait_ms = answer
+        _, tid, client_id, status, position, total, kicked, wait_ms, opens_at = answer
         return Place(
             tid.decode(),
             client_id.decode(),
@@ -219,6 +233,7 @@ class Tickets:
             total,
             address_of(kicked),
             wait_s=_wait_s(wait_ms),
+            opens_at=opens_at or None,
         )
 
     async def stream(self, tid: str, client_id: str, asker: Asker) -> Place:
@@ -239,11 +254,11 @@ class Tickets:
             self._factor,
         )
         _refuse(answer[0])
-        _, status, position, total, kicked, left_ms, wait_ms = answer
-        place = TicketStatus(status.decode())
+        _, status, position, total, kicked, left_ms, wait_ms, opens_at = answer
         return Place(
-            tid, client_id, place, position, total, address_of(kicked), left_ms / 1000, _wait_s(wait_ms)
-        )
+            tid, client_id, TicketStatus(status.decode()), position, total, address_of(kicked),
+            left_ms / 1000, _wait_s(wait_ms), opens_at or None,
+        )  # fmt: skip
 
     async def cancel(self, tid: str, client_id: str, user_id: str, record: Record) -> None:
         """Give the ticket up. Raises TicketNotFound or TakenOver."""
@@ -296,7 +311,7 @@ class Tickets:
         A place is told when it changed, at most every `least_s` seconds, and after `again_s` in any case.
         """
         names = [keys.PORTAL_WAITING, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_CONFIG]
-        total, updates, expired = await self._call(
+        total, updates, expired, opens_at = await self._call(
             "ticket_survey", names, first, count, self._ttl_ms,
             int(least_s * 1000), int(again_s * 1000), self._ttl_ms, *PREFIXES, self._factor,
         )  # fmt: skip
@@ -310,7 +325,7 @@ class Tickets:
             )
             for owner, position, reason, wait_ms, p90_ms in updates
         ]
-        return Survey(total, told, _ended(expired))
+        return Survey(total, told, _ended(expired), opens_at or None)
 
     async def touch(self, streamed: Sequence[tuple[str, Address]]) -> int:
         """Keep the places of tickets whose connection is open. Answers how many still are theirs."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from protocol.errors import (
     ACCOUNT_DISABLED,
@@ -93,7 +93,10 @@ class Register(Message, frozen=True):
 
 
 class LoggedIn(Message, frozen=True):
-    """A ticket. `position` counts from 1, 0 once READY; `estimatedWaitSec` is null while unknown."""
+    """A ticket. `position` counts from 1, 0 once READY; `estimatedWaitSec` is null while unknown.
+
+    `opensAt` is there before an opening. Places are drawn then; before, `position` is the last of the tier.
+    """
 
     tid: str
     client_id: str
@@ -102,6 +105,7 @@ class LoggedIn(Message, frozen=True):
     position: int
     total_waiting: int
     estimated_wait_sec: int | None
+    opens_at: int | UnsetType = UNSET
 
 
 @request(

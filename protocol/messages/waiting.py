@@ -24,12 +24,16 @@ class TicketStatus(Enum):
 
 
 class Place(Message, frozen=True):
-    """A ticket's place. `position` counts from 1, 0 once READY; the estimate is null while unknown."""
+    """A ticket's place. `position` counts from 1, 0 once READY; the estimate is null while unknown.
+
+    `opensAt` is there before an opening. Places are drawn then; before, `position` is the last of the tier.
+    """
 
     status: TicketStatus
     position: int
     total_waiting: int
     estimated_wait_sec: int | None
+    opens_at: int | UnsetType = UNSET
 
 
 @request(
@@ -78,6 +82,10 @@ class QueueUpdate(Message, frozen=True):
 
     A position is the most admissions that it can take while nobody of a higher tier comes. It gets worse only
     when one does, and then `reason` says so: `HIGHER_TIER`.
+
+    Before an opening there is `opensAt`: whoever is there by then stands in an order that is drawn at random
+    within the tier, before all who come later. Until then no place is given out: `position` is the last of
+    the tier, and waits are unknown. The first place that is drawn has the reason `DRAWN`.
     """
 
     position: int
@@ -85,6 +93,7 @@ class QueueUpdate(Message, frozen=True):
     total_waiting: int
     estimated_wait_p90_sec: int | None = None
     reason: str | UnsetType = UNSET
+    opens_at: int | UnsetType = UNSET
 
 
 @event("QUEUE_READY")

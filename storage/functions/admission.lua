@@ -2,12 +2,14 @@
 -- How many are let in a minute: what configuration says, what operators said over it, and what follows. The hash
 -- of the settings holds
 --   admitRate, podCount   as configured, players a minute and pod
+--   opensAt               as configured, the ms before which nobody is let in, if any
+--   waitFactor            as configured, see order.lua
 --   operatorRate          players a minute for all pods together, once an operator has set that
 --   paused                '1' while an operator lets nobody in
 --   opening, openingAt    the share of the rate while what lies behind the door cannot keep up, and the ms of saying so
 --   whyOpening            where that is
 --   setBy, setAt          the operator who changed something last, and when
---   totalRate             what follows from these, and all that the admission reads: 0 while paused
+--   totalRate             what follows from these, and with opensAt all that the admission reads: 0 while paused
 -- Every function reads all that it needs before its first write.
 
 local MOST_AUDITED = 10000
@@ -32,12 +34,17 @@ local function in_force(rate, paused, opening)
 end
 
 -- Writes down what configuration says. It holds unless an operator said something else.
--- KEYS: settings. ARGV: players a minute and pod, pods.
+-- KEYS: settings. ARGV: players a minute and pod, pods, wait factor, ms of the opening or 0.
 local function configure(keys, args)
   local was = redis.call('HMGET', keys[1], 'operatorRate', 'paused', 'opening')
   local rate = tonumber(was[1] or args[1] * args[2])
-  redis.call('HSET', keys[1], 'admitRate', args[1], 'podCount', args[2],
+  redis.call('HSET', keys[1], 'admitRate', args[1], 'podCount', args[2], 'waitFactor', args[3],
     'totalRate', in_force(rate, was[2] == '1', was[3]))
+  if args[4] == '0' then
+    redis.call('HDEL', keys[1], 'opensAt')
+  else
+    redis.call('HSET', keys[1], 'opensAt', args[4])
+  end
 end
 
 -- Does what an operator says, and tells the audit log. To pause what is paused, or to resume what is not,

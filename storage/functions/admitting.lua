@@ -47,15 +47,16 @@ end
 
 -- Expires READY tickets past their deadline, then admits in the place of those no-shows and of cancelled
 -- READY tickets, and as many more as the bucket, refilled by the clock, and the window allow. Whoever of them
--- is abandoned expires instead, and who is away is passed over. Safe with any number of callers.
+-- is abandoned expires instead, and who is away is passed over. Before the opening nobody is admitted. Safe with any
+-- number of callers.
 -- KEYS: waiting, ready, stats, bucket, window, config, untold, away, nodes.
 -- ARGV: most, deadline ms, ttl ms, ticket prefix, clients prefix, user's ticket prefix, suffix, today, keep ms, wait
 -- factor.
 -- Answers {{tid, owner or '', ms after the time that was told or ''}..., admitted}, {{tid, owner or '', reason}...,
 -- expired}, waiting, ms until more can be admitted or -1.
 local function admit(keys, args)
-  local name = redis.call('HGET', keys[6], 'totalRate') or '0'
-  local rate, now = tonumber(name) / 60000, now_ms()
+  local now = now_ms()
+  local rate, name, opens_at = rate_now(keys[6], now)
   local most, deadline_ms, ttl = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   local prefixes, first = {unpack(args, 4, 7)}, living(keys[9])
   local no_shows, lost = sort_late(keys[2], now, most, ttl, first, prefixes)
@@ -95,8 +96,10 @@ local function admit(keys, args)
   bucket.refunds = waiting > 0 and rate > 0 and math.max(0, refunds - #admitted) or 0
   note_outflow(bucket, rate, #chosen, fresh + bucket.lost)
   spend(keys[4], bucket, name, now, keys[5], out, fresh)
+  if bucket.opened then redis.call('HSET', keys[4], 'consumed', redis.call('HGET', keys[3], 'consumed') or 0) end
+  if not opens_at then redis.call('HDEL', keys[3], 'drawnBefore') end
   redis.call('HSET', keys[3], 'totalWaiting', waiting)
-  local pause = waiting > 0 and rate > 0 and pause_ms(bucket, rate) or -1
+  local pause = waiting > 0 and (opens_at and opens_at - now or rate > 0 and pause_ms(bucket, rate)) or -1
   local let_in, expired = rows(admitted), rows(no_shows, 'FINALIZE_DEADLINE')
   for i, each in ipairs(admitted) do let_in[i][3] = each.late or '' end
   for _, list in ipairs({forgotten, abandoned}) do

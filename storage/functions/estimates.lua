@@ -4,6 +4,7 @@
 --                 about the last half minute in which somebody was let in. A place that a no-show gives back, or that
 --                 is passed over, lets one more go without spending any; a system that cannot keep up loses some
 --   late90        how many times as long as they were first told one player in ten waits, and longer
+--   consumed      how many had come in, ever, when the doors opened
 --   rateAt        since when, in ms, the rate is what it is: what was told before is neither kept nor measured
 
 local SPAN_MS = 30000 -- and not less than
@@ -20,14 +21,18 @@ local function note_outflow(bucket, rate, gone, spent)
 end
 
 -- What waits can be told from now. Without `flow`, in places a ms, they are unknown: while nobody is let in, and until
--- somebody has really come in.
+-- somebody has really come in. `opens_at` is the ms of an opening that is still to come.
 local function forecast(config, bucket, stats, now)
-  local name, consumed = redis.call('HGET', config, 'totalRate') or '0', redis.call('HGET', stats, 'consumed')
+  local rate, name, opens_at = rate_now(config, now)
+  local consumed = tonumber(redis.call('HGET', stats, 'consumed') or 0)
   local was = redis.call('HMGET', bucket, 'tokens', 'at', 'owed', 'rate', 'refunds', 'gone', 'spent', 'late90',
-    'rateAt')
-  local rate, is_same = tonumber(name) / 60000, was[4] == name
-  local seen = {late = tonumber(was[8] or LATE), since = is_same and tonumber(was[9]) or now, at_hand = 0, owed = 0}
-  if rate == 0 or not consumed then return seen end
+    'rateAt', 'consumed')
+  local is_same = was[4] == name
+  local seen = {
+    opens_at = opens_at, late = tonumber(was[8] or LATE), since = is_same and tonumber(was[9]) or now, at_hand = 0,
+    owed = 0,
+  }
+  if rate == 0 or consumed <= tonumber(was[10] or 0) then return seen end
   seen.flow = rate * ((was[6] or 0) + EXPECTED) / ((was[7] or 0) + EXPECTED)
   if is_same then
     local tokens = was[1] + math.max(0, now - was[2]) * rate

@@ -1,5 +1,5 @@
 #!lua name=lobbyd_tickets_@VERSION@
--- The order of the waiting room, and the beginning of the library that pace.lua, estimates.lua, away.lua,
+-- The order of the waiting room, and the beginning of the library that opening.lua, pace.lua, estimates.lua, away.lua,
 -- tickets.lua, admitting.lua and sessions.lua go on with.
 --
 -- A ticket's score is its tier's band and in it the µs of its arrival: VIP, PREMIUM, NORMAL. Places are given out

@@ -1,10 +1,10 @@
--- How fast players may be let in: the clock gives permission, admissions spend it. The second file of the library
--- that order.lua begins. The hash of the bucket holds
+-- How fast players may be let in: the clock gives permission, admissions spend it. It goes on where opening.lua, in
+-- the same library, ends. The hash of the bucket holds
 --   tokens, at   permission at hand, and since when it has been so much: at most what BURST_MS bring, beyond one
 --                whole admission
 --   owed         permission that came while somebody waited and was not used in time. It is paid back at the rate,
 --                beside what the clock gives, so that players come in at twice the rate until it is made good
---   rate         the rate a minute that these are for, '0' while nobody is let in
+--   rate         the rate a minute that these are for, '0' while nobody is let in, 'closed' before the opening
 --   inWindow     how many were let in within the window, but for those in a place that was given back
 --   refunds      places that were given back and are not given on yet
 --   turn         see order.lua
@@ -28,11 +28,12 @@ local function refill(bucket, rate, name, now, waited)
     owed = was[3] - paid + math.max(0, tokens - capacity)
     lost = math.max(0, owed - rate * CATCH_UP_MS)
   end
+  local opened = was[4] == 'closed' and name ~= 'closed'
   return {
-    tokens = math.min(capacity, tokens), owed = owed - lost, lost = lost, in_window = tonumber(was[5] or 0),
-    refunds = tonumber(was[6] or 0), turn = tonumber(was[7] or 0), gone = tonumber(was[8] or 0),
-    spent = tonumber(was[9] or 0), late = tonumber(was[10] or LATE),
-    rate_at = was[4] == name and tonumber(was[11]) or now,
+    opened = opened, tokens = math.min(capacity, tokens), owed = owed - lost, lost = lost,
+    in_window = tonumber(was[5] or 0), refunds = tonumber(was[6] or 0), turn = tonumber(was[7] or 0),
+    gone = opened and 0 or tonumber(was[8] or 0), spent = opened and 0 or tonumber(was[9] or 0),
+    late = tonumber(was[10] or LATE), rate_at = was[4] == name and tonumber(was[11]) or now,
   }
 end
 

@@ -52,23 +52,26 @@ end
 local function look(tid, prefixes)
   local ticket = prefixes[1] .. tid
   local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt',
-    'higher', 'order', 'estimatedAt', 'due')
+    'higher', 'order', 'estimatedAt', 'due', 'drawn')
   return {
     tid = tid, ticket = ticket, clients = prefixes[2] .. tid, holder = prefixes[3] .. (was[1] or '') .. prefixes[4],
     owner = was[3] == '1' and was[2] or '', left = was[3] == 'left', seen = tonumber(was[4] or 0),
     issued = tonumber(was[5] or 0), position = tonumber(was[6] or 0), told = tonumber(was[7] or 0),
     higher = tonumber(was[8] or 0), order = was[9],
-    estimated_at = was[10], due = was[11],
+    estimated_at = was[10], due = was[11], drawn = was[12] == '1',
   }
 end
 
--- The position to tell a ticket's player: from 1 while waiting, else 0. Beside it, how many of higher tiers came so far.
-local function place(waiting, stats, tid, ticket, factor)
+-- The position to tell a ticket's player: from 1 while waiting, else 0. Beside it, how many of higher tiers came so
+-- far, and the position to compare later ones with.
+local function place(waiting, stats, tid, ticket, factor, opens_at)
   local score = redis.call('ZSCORE', waiting, tid)
-  if not score then return 0, 0 end
+  if not score then return 0, 0, 0 end
   local was, higher = redis.call('HMGET', ticket, 'position', 'higher'), higher_arrivals(stats, band_of(score))
+  if opens_at then return last_place(waiting, score), higher, 0 end
   local position = position_of(waiting, tonumber(score), redis.call('ZRANK', waiting, tid), factor)
-  return to_tell(position, tonumber(was[1] or 0), higher, tonumber(was[2] or 0)), higher
+  position = to_tell(position, tonumber(was[1] or 0), higher, tonumber(was[2] or 0))
+  return position, higher, position
 end
 
 local function ids(tickets)
@@ -103,9 +106,9 @@ end
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
 -- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away, bucket, config.
 -- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
--- band of the tier, wait factor, risk.
--- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or '', ms to wait or -1} or
--- {'full', total}.
+-- band of the tier, wait factor, risk, number drawn.
+-- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or '', ms to wait or -1, ms
+-- of an opening to come or 0} or {'full', total}.
 local function issue(keys, args)
   local before = recorded(keys[4])
   if before then return before end
@@ -119,43 +122,44 @@ local function issue(keys, args)
     if usable(was[1], keys[1], held) then
       local is_late, kicked = sent < tonumber(was[3]), was[2] ~= owner and was[2] or ''
       if not is_late then come_back(keys[7], keys[2], held, ticket) end
-      local position, higher = place(keys[2], keys[3], held, ticket, tonumber(args[13]))
+      local position, higher, told = place(keys[2], keys[3], held, ticket, tonumber(args[13]), seen.opens_at)
       if is_late then
         kicked = was[2] ~= owner and owner or ''
       else
         redis.call('HSET', ticket, 'clientId', client, 'owner', owner, 'ownedAt', args[5], 'streaming', 0,
-          'lastSeen', now, 'family', args[8], 'risk', args[14], 'position', position, 'higher', higher)
+          'lastSeen', now, 'family', args[8], 'risk', args[14], 'position', told, 'higher', higher)
         redis.call('SREM', clients, was[4])
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
       end
       return record(keys[4], args[9], {'kept', held, client, was[1], position, redis.call('ZCARD', keys[2]), kicked,
-        (wait_ms(seen, position))})
+        (wait_ms(seen, position)), seen.opens_at or 0})
     end
   end
   if total >= tonumber(args[7]) then return {'full', total} end
-  local arrival = math.max(now_us(), tonumber(redis.call('HGET', keys[3], 'lastArrival') or 0) + 1)
   local band = tonumber(args[12])
-  redis.call('HSET', keys[3], 'lastArrival', whole(arrival))
+  local arrival = arrive(keys[3], now_us(), seen.opens_at, band, tonumber(args[15]))
   redis.call('HINCRBY', keys[3], 'issued', 1)
   redis.call('HINCRBY', keys[3], 'arrived' .. TIERS[band + 1], 1)
   redis.call('ZADD', keys[2], whole(band * BAND + arrival), tid)
-  local position, higher = place(keys[2], keys[3], tid, keys[5], tonumber(args[13]))
+  local position, higher, told = place(keys[2], keys[3], tid, keys[5], tonumber(args[13]), seen.opens_at)
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
-    'position', position, 'tier', TIERS[band + 1], 'higher', higher, 'owner', owner, 'ownedAt', args[5],
+    'position', told, 'tier', TIERS[band + 1], 'higher', higher, 'owner', owner, 'ownedAt', args[5],
     'streaming', 0, 'family', args[8], 'risk', args[14])
+  if seen.opens_at then redis.call('HSET', keys[5], 'drawn', 1) end
   local wait = wait_ms(seen, position)
   keep_told(keys[5], nil, seen, wait, now)
   redis.call('SADD', keys[6], client)
   redis.call('SET', keys[1], tid, 'PX', ttl)
-  return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, '', wait})
+  return record(keys[4], args[9], {'issued', tid, client, 'PENDING', position, total + 1, '', wait,
+    seen.opens_at or 0})
 end
 
 -- Sends the ticket's events to one connection from now on.
 -- KEYS: ticket, waiting, ready, away, stats, bucket, config. ARGV: tid, clientId, owner, sent ms, ttl ms, user's ticket
 -- prefix, suffix, wait factor.
 -- Answers {'missing'}, {'taken'} or {'ok', status, position, total, kicked or '', ms to the deadline or 0, ms to wait
--- or -1}.
+-- or -1, ms of an opening to come or 0}.
 local function stream(keys, args)
   local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'owner', 'ownedAt', 'uid', 'displaced',
     'estimatedAt')
@@ -165,17 +169,17 @@ local function stream(keys, args)
   local now = now_ms()
   local seen = forecast(keys[7], keys[6], keys[5], now)
   come_back(keys[4], keys[2], args[1], keys[1])
-  local position, higher = place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]))
+  local position, higher, told = place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]), seen.opens_at)
   local wait = wait_ms(seen, position)
   -- Who asks again gets the same answer, since the worker that was to kick the other out may have died.
   local kicked = was[3] == args[3] and (was[6] or '') or was[3]
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
-    'position', position, 'higher', higher, 'toldAt', now, 'displaced', kicked)
+    'position', told, 'higher', higher, 'toldAt', now, 'displaced', kicked)
   if position > 0 then keep_told(keys[1], was[7], seen, wait, now) end
   redis.call('PEXPIRE', holder, args[5], 'GT')
   local deadline = redis.call('ZSCORE', keys[3], args[1])
   local left = deadline and math.max(0, tonumber(deadline) - now) or 0
-  return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left, wait}
+  return {'ok', was[1], position, redis.call('ZCARD', keys[2]), kicked, left, wait, seen.opens_at or 0}
 end
 
 -- Gives a usable ticket up, {tid, ticket, clients, holder}: its place is free. `room` holds the keys waiting, ready,
@@ -206,7 +210,8 @@ end
 -- KEYS: waiting, stats, bucket, config. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which
 -- an unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, wait factor.
 -- Answers total, {{owner, position, why it is worse than before or '', ms to wait or -1, the same for nine of ten}...},
--- {{tid, owner or '', reason}..., expired}.
+-- {{tid, owner or '', reason}..., expired}, ms of an opening to come or 0. Before the opening only those are told whom
+-- it is time to tell again.
 local function survey(keys, args)
   local now, telling, updates, abandoned, prefixes = now_ms(), {}, {}, {}, {unpack(args, 7, 10)}
   local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
@@ -221,10 +226,16 @@ local function survey(keys, args)
     elseif each.owner ~= '' and since >= least then
       local position = rank + 1 - #abandoned
       if mixed then position = position_of(keys[1], score, rank, tonumber(args[11])) end
-      local now_higher, reason = higher[band_of(score)], ''
-      position, reason = to_tell(position, each.position, now_higher, each.higher)
-      if each.position ~= position or since >= again then
-        each.position, each.higher, each.wait, each.wait90 = position, now_higher, wait_ms(seen, position)
+      local now_higher, reason, told = higher[band_of(score)], '', 0
+      if seen.opens_at then
+        position = last_place(keys[1], score)
+      else
+        position, reason = to_tell(position, each.position, now_higher, each.higher)
+        if each.drawn then reason = 'DRAWN' end
+        told = position
+      end
+      if each.position ~= told or since >= again then
+        each.position, each.higher, each.wait, each.wait90 = told, now_higher, wait_ms(seen, position)
         telling[#telling + 1] = each
         updates[#updates + 1] = {each.owner, position, reason, each.wait, each.wait90}
       end
@@ -232,11 +243,12 @@ local function survey(keys, args)
   end
   for _, each in ipairs(telling) do
     redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', now, 'higher', each.higher)
+    if each.drawn and not seen.opens_at then redis.call('HDEL', each.ticket, 'drawn') end
     keep_told(each.ticket, each.estimated_at, seen, each.wait, now)
   end
   if #abandoned > 0 then redis.call('ZREM', keys[1], unpack(ids(abandoned))) end
   finish(abandoned, 'EXPIRED', keys[2], args[6])
-  return {redis.call('ZCARD', keys[1]), updates, rows(abandoned, 'ABANDONED')}
+  return {redis.call('ZCARD', keys[1]), updates, rows(abandoned, 'ABANDONED'), seen.opens_at or 0}
 end
 
 -- Keeps the places of those who were connected until now, and still are ('1') or have just 'left'. Who was passed

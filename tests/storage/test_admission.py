@@ -57,7 +57,9 @@ async def door(redis_url: str) -> AsyncIterator[Door]:
 
 async def test_what_is_configured_holds_where_nobody_said_anything(door: Door) -> None:
     await door.settings.configure(200, 3)
-    assert await door.fields() == {"admitRate": "200", "podCount": "3", "totalRate": "600"}
+    assert await door.fields() == {
+        "admitRate": "200", "podCount": "3", "waitFactor": "2.0", "totalRate": "600",
+    }  # fmt: skip
     await door.settings.configure(7, 2)
     assert await door.settings.show() == Settings(14, 14, 14, None, 2, False, None, None)
     assert await door.audited() == []

@@ -318,7 +318,7 @@ async def test_a_rate_is_set_for_all_pods(room: Room) -> None:
     await room.settings.configure(200, 3)
     assert await room.tickets.total_rate() == 600
     assert await room.redis.hgetall(keys.PORTAL_CONFIG) == {
-        b"admitRate": b"200", b"podCount": b"3", b"totalRate": b"600"
+        b"admitRate": b"200", b"podCount": b"3", b"waitFactor": b"2.0", b"totalRate": b"600"
     }  # fmt: skip
     await room.redis.delete(keys.PORTAL_CONFIG)
     assert await room.tickets.total_rate() == 0

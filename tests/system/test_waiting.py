@@ -276,4 +276,4 @@ async def test_the_rate_holds_for_several_pods(cluster: Cluster) -> None:
 
     config = cluster.redis.hgetall(keys.PORTAL_CONFIG)
 
-    assert config == {"admitRate": "7", "podCount": "3", "totalRate": "21"}
+    assert config == {"admitRate": "7", "podCount": "3", "waitFactor": "2.0", "totalRate": "21"}

@@ -22,6 +22,7 @@ from workers.login.admission import Admission
 from workers.login.caution import Caution, Origins
 from workers.login.hashing import Hashing
 from workers.login.identifiers import Identifiers
+from workers.login.opening import Draw, opening_ms
 from workers.login.overflow import Overflow
 from workers.login.survey import Survey
 from workers.login.tokens import Tokens
@@ -78,7 +79,9 @@ def assemble(process: WorkerProcess) -> Kind:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     secrets = process.secrets
     database = Database(config.database.url)
-    tickets = Tickets(wire, config.login.ticket_ttl_s, config.login.max_wait_factor)
+    login = config.login
+    opens_at = opening_ms(login.opens_at)
+    tickets = Tickets(wire, login.ticket_ttl_s, login.max_wait_factor, Draw(secrets, opens_at))
     admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
     limits = config.limits
     room = LoginRoom(
@@ -103,7 +106,9 @@ def assemble(process: WorkerProcess) -> Kind:
         ),
     )
     settings = AdmissionSettings(wire)
-    configure = partial(settings.configure, config.login.admit_rate, config.login.pod_count)
+    configure = partial(
+        settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
+    )
     survey = Survey(tickets, outbox, admission, process.boot_id, settings, configure)
 
     key_ring = KeyRing(database, secrets)

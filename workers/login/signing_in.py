@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from protocol.envelope import Address, Delivery, SignIn, SignOut
 from protocol.errors import (
     ACCOUNT_DISABLED,
@@ -83,6 +85,7 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
         position=place.position,
         total_waiting=place.total_waiting,
         estimated_wait_sec=told_s(place.wait_s),
+        opens_at=place.opens_at or UNSET,
     )
     return Answer(reply, also=kick(place.kicked))
 

@@ -123,6 +123,7 @@ class Survey:
                 estimated_wait_p90_sec=told_s(told.p90_s),
                 total_waiting=walk.total_waiting,
                 reason=UNSET if told.reason is None else told.reason,
+                opens_at=walk.opens_at or UNSET,
             )
             self._outbox.deliver(
                 told.owner.server_id, Delivery(told.owner.connection_id, event_frame(update))

@@ -1,5 +1,7 @@
 """The waiting room's requests: `queue.stream` and `queue.cancel`."""
 
+from msgspec import UNSET
+
 from protocol.envelope import Watch
 from protocol.errors import SESSION_TAKEN_OVER, TICKET_NOT_FOUND, RequestError
 from protocol.kicking import kick
@@ -29,6 +31,7 @@ async def stream(room: LoginRoom, call: Call[Stream]) -> Answer:
         position=place.position,
         total_waiting=place.total_waiting,
         estimated_wait_sec=told_s(place.wait_s),
+        opens_at=place.opens_at or UNSET,
     )
     also = kick(place.kicked)
     if place.status is TicketStatus.READY:
