@@ -77,6 +77,7 @@ def _inner(kind: inspect.StructType) -> str:
 
 
 WORDS: dict[type[inspect.Type], tuple[str, Callable[[Any], str]]] = {
+    inspect.AnyType: ("anything", lambda kind: ""),
     inspect.NoneType: ("`null`", lambda kind: ""),
     inspect.BoolType: ("boolean", lambda kind: ""),
     inspect.IntType: ("integer", lambda kind: ""),

@@ -6,17 +6,17 @@ or Redis has lost it. Every change is one Function in `functions/admission.lua`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage import keys
+from storage.audit import as_field
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("admission")
+LIBRARY = Library("audit", "admission")
 
 OPENING_KEPT_S = 60.0
 """A door stays slowed or closed for so long after operations said so last."""
@@ -169,16 +169,11 @@ class AdmissionSettings:
         )
 
     async def _change(self, action: str, operator: str, *args: Argument) -> Change:
-        names = [keys.PORTAL_CONFIG, keys.AUDIT_LOGS]
+        names = [keys.PORTAL_CONFIG, keys.AUDIT_LOGS, keys.AUDIT_PENDING]
         changed, before, after = await self._call(
-            "admission_change", names, action, _as_field(operator), await self._now(), *args
+            "admission_change", names, action, as_field(operator), *args
         )
         return Change(changed == 1, float(before), float(after))
-
-    async def _now(self) -> str:
-        """The ISO time by Redis' clock, which orders the audit log whoever writes to it."""
-        seconds, _ = await self._execute("TIME")
-        return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     async def _execute(self, *command: Argument) -> Any:
         with redis_away_is_store_away():
@@ -187,11 +182,6 @@ class AdmissionSettings:
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
         with redis_away_is_store_away():
             return await LIBRARY.call(self._redis, function, names, args)
-
-
-def _as_field(name: str) -> str:
-    """A name as a field of an audit line, whose fields are parted by "|"."""
-    return "".join(letter if letter.isprintable() and letter != "|" else "?" for letter in name) or "?"
 
 
 def _since_s(now_ms: int, then_ms: bytes) -> float:

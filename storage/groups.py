@@ -22,6 +22,7 @@ from storage.database import Database, Work
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.gathering import Gathering
+from storage.policies.cache import PolicyCache, permission_names
 from storage.tables import group_members, groups, users
 from storage.wire import Executor
 
@@ -56,6 +57,11 @@ class Group:
     permissions: tuple[str, ...]
     created_at: int
 
+    @classmethod
+    def of_row(cls, *, permissions: str, **fields: Any) -> "Group":
+        """The group that a row of `groups` holds."""
+        return cls(**fields, permissions=permission_names(permissions))
+
 
 class Groups:
     """The groups of one system. Every method raises StoreAway when a store that it needs is away.
@@ -67,6 +73,7 @@ class Groups:
     def __init__(self, database: Database, redis: Executor) -> None:
         self._database = database
         self._redis = redis
+        self._cache = PolicyCache(redis)
         self._memberships = Gathering(self._look_up)
 
     async def all(self) -> list[Group]:
@@ -74,7 +81,7 @@ class Groups:
 
         async def query(connection: AsyncConnection) -> list[Group]:
             rows = await connection.execute(select(groups).order_by(groups.c.group_id))
-            return [_group(**row._asdict()) for row in rows]
+            return [Group.of_row(**row._asdict()) for row in rows]
 
         return await self._database.read(query)
 
@@ -96,7 +103,7 @@ class Groups:
         When it raises, those of the batches before are members.
         """
         for batch in _batches(user_ids):
-            await self._change(_adding(group_id, batch), batch)
+            await self._change(_adding(group_id, batch), group_id, batch)
 
     async def remove(self, group_id: str, user_id: str) -> None:
         """End the user's membership, if it has one. Raises GroupNotFound or UserNotFound."""
@@ -109,10 +116,11 @@ class Groups:
                 )
             )
 
-        await self._change(work, [user_id])
+        await self._change(work, group_id, [user_id])
 
-    async def _change(self, work: Work[None], user_ids: Sequence[str]) -> None:
+    async def _change(self, work: Work[None], group_id: str, user_ids: Sequence[str]) -> None:
         await self._database.transaction(work)
+        await self._cache.joined(group_id)
         with redis_away_is_store_away():
             await self._redis.execute_command("DEL", *map(keys.user_groups, user_ids))
 
@@ -191,7 +199,3 @@ def _batches(user_ids: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(user_ids)
     while batch := list(islice(rest, BATCH)):
         yield batch
-
-
-def _group(*, permissions: str, **fields: Any) -> Group:
-    return Group(**fields, permissions=tuple(filter(None, permissions.split(","))))

@@ -7,6 +7,7 @@ are spelled once, here, and nowhere else. `docs/operations.md` lists what each h
 from functools import cache
 
 from protocol.queues import Lane
+from storage.escaping import escaped
 
 EVENT_BUS = "event_bus"
 """The queue of what one part announces to the others; each kind of consumer has a group of its own."""
@@ -104,8 +105,23 @@ GAME_SWEEPER = "game_sweeper"
 """String with expiry: the matching worker that widens searches and ends waits now (a lease)."""
 
 AUDIT_LOGS = "iam:audit:logs"
-"""List of what operators did, newest first: `time|who|action|resource|result|policy`."""
+"""List of what was decided and done, newest first: `time|who|action|resource|result|policy`."""
 
+AUDIT_PENDING = "iam:audit:pending"
+"""Stream of what is in the audit log and still to be written to SQL."""
+
+AUDIT_LEASE = "iam:audit:lease"
+"""String with expiry: the login worker that writes the audit log to SQL now (a lease)."""
+
+POLICY_VERSION = "iam:policy:cache:last_update"
+"""String: the ISO time of the last change of a policy or group, to the µs; what is cached is good for it."""
+
+POLICY_INDEX = "iam:policy:cache:index"
+"""String with expiry: JSON of the policies and groups that are in the cache, and for which version."""
+
+POLICY_PREFIX = "iam:policies:"
+GROUP_PREFIX = "iam:groups:"
+"""Functions make the names of policies and groups from these."""
 
 TICKET_PREFIX = "ticket:"
 TICKET_CLIENT_PREFIX = "sse:clients:"
@@ -175,6 +191,23 @@ def user_ticket(user_id: str) -> str:
 def user_groups(user_id: str) -> str:
     """Set with expiry: the cached ids of the user's groups; `""` alone for none, `?…` while being read."""
     return f"iam:user:{user_id}:groups"
+
+
+def group(group_id: str) -> str:
+    """Hash with expiry: a cached group."""
+    return f"{GROUP_PREFIX}{group_id}"
+
+
+def permission(user_id: str, action: str, resource: str) -> str:
+    """Hash with expiry: a decision, `iam:permission:cache:{uid}:{action}:{resource}`.
+
+    An action of two segments and a resource stand there as they are. No two decisions have the same name: the
+    user id there has no colon and the action one, whatever the texts are. Braces, which would choose the slot
+    in a cluster, are escaped.
+    """
+    noun, colon, verb = action.partition(":")
+    first = f"{escaped(noun, ':{}')}:{escaped(verb, ':{}') if colon else '%'}"
+    return f"iam:permission:cache:{escaped(user_id, ':{}')}:{first}:{escaped(resource, '{}')}"
 
 
 def ticket(tid: str) -> str:

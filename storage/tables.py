@@ -9,10 +9,12 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
 from sqlalchemy.dialects import mysql
@@ -40,6 +42,11 @@ def _text(length: int) -> TypeEngine[str]:
 def _exact(length: int, charset: str) -> TypeEngine[str]:
     exact = mysql.VARCHAR(length, charset=charset, collation=f"{charset}_nopad_bin")
     return String(length).with_variant(exact, "mysql")
+
+
+def _long_text() -> TypeEngine[str]:
+    exact = mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_nopad_bin")
+    return Text().with_variant(exact, "mysql")
 
 
 users = Table(
@@ -203,6 +210,40 @@ skills = Table(
     Column("sigma", Double(), nullable=False, comment="how uncertain that is"),
     Column("games", Integer, nullable=False),
     Column("updated_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("policy_id", _ascii(64), primary_key=True),
+    Column("policy_name", _text(64), nullable=False),
+    Column("description", _text(255), nullable=False),
+    Column(
+        "rules", _long_text(), nullable=False, comment="JSON: action, resource, condition, effect of each"
+    ),
+    Column("updated_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+audit_logs = Table(
+    "audit_logs",
+    metadata,
+    Column(
+        "audit_id", _ascii(40), primary_key=True, comment="of the stream that it came by: its ms, -, a number"
+    ),
+    Column("at", BigInteger, nullable=False, comment="ms since the epoch"),
+    Column("who", _text(128), nullable=False, comment="a user id, or an operator's login name; escaped"),
+    Column("action", _text(255), nullable=False, comment="escaped"),
+    Column("resource", _text(512), nullable=False, comment="escaped"),
+    Column("result", _ascii(16), nullable=False, comment="ALLOWED or DENIED"),
+    Column("policy", _text(64), nullable=False, comment="the policy that decided, - for none"),
+    Column("reason", _text(512), nullable=False, comment="escaped"),
+    Index("ix_audit_logs_who_at", "who", "at"),
     mysql_engine="InnoDB",
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_nopad_bin",

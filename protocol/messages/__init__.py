@@ -1,6 +1,6 @@
 """Every message, one file a domain. Importing this package declares them all."""
 
-from protocol.messages import auth, connection, matching, monitor, ranking, waiting
+from protocol.messages import auth, connection, iam, matching, monitor, ranking, waiting
 from protocol.messages.declaration import (
     ADMIN,
     EVENTS,
@@ -32,6 +32,7 @@ __all__ = [
     "auth",
     "connection",
     "event_name",
+    "iam",
     "matching",
     "monitor",
     "owned_by",

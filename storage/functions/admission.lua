@@ -1,4 +1,3 @@
-#!lua name=lobbyd_admission_@VERSION@
 -- How many are let in a minute: what configuration says, what operators said over it, and what follows. The hash
 -- of the settings holds
 --   admitRate, podCount   as configured, players a minute and pod
@@ -10,13 +9,11 @@
 --   whyOpening            where that is
 --   setBy, setAt          the operator who changed something last, and when
 --   totalRate             what follows from these, and with opensAt all that the admission reads: 0 while paused
--- Every function reads all that it needs before its first write.
-
-local MOST_AUDITED = 10000
+-- Every function reads all that it needs before its first write. The second file of its library: audit.lua begins it.
 
 -- Refuse a key of another type, as Redis does when asked for a length. Called before the first write, since Lua
 -- never rolls back.
-local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', zset = 'ZCARD'}
+local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', zset = 'ZCARD', stream = 'XLEN'}
 local function register(name, kinds, f)
   redis.register_function(name .. '_@VERSION@', function(keys, args)
     for i, kind in ipairs(kinds) do redis.call(LENGTH[kind], keys[i]) end
@@ -49,17 +46,17 @@ end
 
 -- Does what an operator says, and tells the audit log. To pause what is paused, or to resume what is not,
 -- changes nothing.
--- KEYS: settings, audit log. ARGV: 'rate', 'pause' or 'resume', operator, ISO time, players a minute for 'rate'.
+-- KEYS: settings, audit log, pending. ARGV: 'rate', 'pause' or 'resume', operator, players a minute for 'rate'.
 -- Answers 1 or 0 for changed or not, and the rates before and after: for 'rate' those that hold but for a pause, else
 -- those in force.
 local function change(keys, args)
-  local action, operator, at = args[1], args[2], args[3]
+  local action, operator, at = args[1], args[2], iso_time() .. 'Z'
   local was = redis.call('HMGET', keys[1], 'operatorRate', 'admitRate', 'podCount', 'paused', 'opening')
   local rate, paused = tonumber(was[1] or (was[2] or 0) * (was[3] or 0)), was[4] == '1'
   local before, after = paused and 0 or rate, 0
   if action == 'rate' then
-    before, after = rate, tonumber(args[4])
-    redis.call('HSET', keys[1], 'operatorRate', args[4])
+    before, after = rate, tonumber(args[3])
+    redis.call('HSET', keys[1], 'operatorRate', args[3])
   elseif (action == 'pause') == paused then
     return {0, whole(before), whole(before)}
   else
@@ -69,9 +66,7 @@ local function change(keys, args)
   end
   redis.call('HSET', keys[1], 'totalRate', in_force(after, paused, was[5]), 'setBy', operator, 'setAt', at)
   local resource = 'queue:portal:' .. whole(before) .. '->' .. whole(after)
-  local line = {at, operator, 'admission:' .. action, resource, 'ALLOWED', 'lobbyctl'}
-  redis.call('LPUSH', keys[2], table.concat(line, '|'))
-  redis.call('LTRIM', keys[2], 0, MOST_AUDITED - 1)
+  audit(keys[2], keys[3], at, {operator, 'admission:' .. action, resource, 'ALLOWED', 'lobbyctl', ''})
   return {1, whole(before), whole(after)}
 end
 
@@ -118,7 +113,7 @@ local function stand(keys, args)
 end
 
 register('admission_configure', {'hash'}, configure)
-register('admission_change', {'hash', 'list'}, change)
+register('admission_change', {'hash', 'list', 'stream'}, change)
 register('admission_open', {'hash'}, open)
 register('admission_current', {'hash'}, current)
 register('admission_stand', {'string', 'zset', 'zset'}, stand)

@@ -77,6 +77,9 @@ def _texts(kind: inspect.StrType) -> st.SearchStrategy[str]:
 
 
 MAKERS: dict[type[inspect.Type], Callable[[Any], st.SearchStrategy[Any]]] = {
+    inspect.AnyType: lambda kind: (
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=9)
+    ),
     inspect.NoneType: lambda kind: st.none(),
     inspect.BoolType: lambda kind: st.booleans(),
     inspect.IntType: _integers,

@@ -136,7 +136,7 @@ async def test_each_change_is_audited_with_what_was_before(door: Door) -> None:
     await door.settings.resume("")
     assert await door.audited() == [
         "kim|admission:rate|queue:portal:180->600|ALLOWED|lobbyctl",
-        "le?e?|admission:pause|queue:portal:600->0|ALLOWED|lobbyctl",
+        "le%7Ce%0A|admission:pause|queue:portal:600->0|ALLOWED|lobbyctl",
         "kim|admission:rate|queue:portal:600->120|ALLOWED|lobbyctl",
         "?|admission:resume|queue:portal:0->120|ALLOWED|lobbyctl",
     ]
@@ -152,7 +152,7 @@ async def test_the_audit_log_is_bounded(door: Door) -> None:
     assert (await door.audited())[-1].startswith("kim|")
 
 
-@pytest.mark.parametrize("broken", [keys.PORTAL_CONFIG, keys.AUDIT_LOGS])
+@pytest.mark.parametrize("broken", [keys.PORTAL_CONFIG, keys.AUDIT_LOGS, keys.AUDIT_PENDING])
 async def test_what_refuses_has_written_nothing(door: Door, broken: str) -> None:
     await door.settings.configure(60, 3)
     await door.redis.delete(broken)

@@ -9,16 +9,21 @@ from runtime.daemon import Step
 from runtime.settings import Config
 from storage.admission import AdmissionSettings
 from storage.attempts import Attempts
+from storage.audit import Audit
 from storage.database import Database
+from storage.group_catalogue import GroupCatalogue
 from storage.groups import Groups
 from storage.keyring import KeyRing
 from storage.logins import Logins
 from storage.matches import MatchBoard
 from storage.migrations import migrate
-from storage.sessions import Rights, Sessions
+from storage.permissions import Permissions
+from storage.policies import Policies, PolicyWatch
+from storage.sessions import Sessions
 from storage.tickets import Asker, Tickets
-from storage.users import User, Users
+from storage.users import AccountStatus, Users
 from workers.login.admission import Admission
+from workers.login.auditing import Auditing
 from workers.login.caution import Caution, Origins
 from workers.login.hashing import Hashing
 from workers.login.identifiers import Identifiers
@@ -42,6 +47,10 @@ class LoginRoom:
     config: Config
     users: Users
     groups: Groups
+    group_catalogue: GroupCatalogue
+    policies: PolicyWatch
+    permissions: Permissions
+    audit: Audit
     tickets: Tickets
     sessions: Sessions
     board: MatchBoard
@@ -64,15 +73,10 @@ def asker(call: Call[Any]) -> Asker:
     return Asker(call.envelope.origin, call.envelope.sent_ms)
 
 
-def rights(user: User) -> Rights:
-    """What the user's session may do."""
-    return Rights(role=user.role, permissions="")
-
-
 def assemble(process: WorkerProcess) -> Kind:
     """The parts of a login worker process. Raises ConfigError."""
     # Registers the handlers, which need this module.
-    from workers.login import registration, signing_in, waiting  # noqa: F401, PLC0415
+    from workers.login import permissions, registration, signing_in, waiting  # noqa: F401, PLC0415
 
     config, redis, wire, outbox = process.config, process.redis, process.wire, process.outbox
     if not config.database.url:
@@ -84,10 +88,16 @@ def assemble(process: WorkerProcess) -> Kind:
     tickets = Tickets(wire, login.ticket_ttl_s, login.max_wait_factor, Draw(secrets, opens_at))
     admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
     limits = config.limits
+    users, groups = Users(database, redis, secrets), Groups(database, wire)
+    policies, audit = PolicyWatch(Policies(database, wire)), Audit(wire)
     room = LoginRoom(
         config=config,
-        users=Users(database, redis, secrets),
-        groups=Groups(database, wire),
+        users=users,
+        groups=groups,
+        group_catalogue=GroupCatalogue(database, wire),
+        policies=policies,
+        permissions=Permissions(wire, policies, groups, partial(_role_of, users)),
+        audit=audit,
         tickets=tickets,
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
         board=MatchBoard(wire),
@@ -110,7 +120,7 @@ def assemble(process: WorkerProcess) -> Kind:
         settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
     )
     survey = Survey(tickets, outbox, admission, process.boot_id, settings, configure)
-
+    auditing = Auditing(audit, database, process.boot_id)
     key_ring = KeyRing(database, secrets)
 
     async def prepare_database() -> None:
@@ -126,6 +136,7 @@ def assemble(process: WorkerProcess) -> Kind:
     async def start_admission() -> None:
         process.daemon.watch(admission.run(), "admission")
         process.daemon.watch(survey.run(), "survey")
+        process.daemon.watch(auditing.run(), "auditing")
 
     async def stop_hashing() -> None:
         room.hashing.close()
@@ -140,3 +151,8 @@ def assemble(process: WorkerProcess) -> Kind:
         ],
         after=[Step("admission", start_admission)],
     )
+
+
+async def _role_of(users: Users, user_id: str) -> str | None:
+    user = await users.get(user_id)
+    return user.role if user is not None and user.status is AccountStatus.ACTIVE else None

@@ -26,13 +26,15 @@ from protocol.messages.auth import (
     Resumed,
     TokenPair,
 )
+from storage.permissions import entry
 from storage.servers import now_ms
 from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
-from storage.tickets import RoomFull, TicketNotFound
+from storage.tickets import RoomFull, TicketNotFound, Tier
 from storage.users import AccountStatus, User, fold
-from workers.login.room import LoginRoom, asker, handlers, rights
+from workers.login.permissions import rights
+from workers.login.room import LoginRoom, asker, handlers
 from workers.login.survey import told_s
-from workers.login.tiers import tier_of
+from workers.login.tiers import QUESTIONS, tier_of
 from workers.login.tokens import BadToken, names, new_family
 from workers.requests import Answer, Call, record
 from workers.standing import match_state
@@ -61,7 +63,7 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
     user = proven.user
     _refuse_disabled(user)
     names_to_be = room.identifiers.ticket(), room.identifiers.client()
-    tier = tier_of(await room.groups.of(user.user_id))
+    tier = await _tier(room, user)
     most = room.config.login.max_queue_length
     try:
         place = await room.tickets.issue(
@@ -88,6 +90,16 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
         opens_at=place.opens_at or UNSET,
     )
     return Answer(reply, also=kick(place.kicked))
+
+
+async def _tier(room: LoginRoom, user: User) -> Tier:
+    """The player's tier. One that goes before others is written down; who has none was refused nothing."""
+    rulebook = await room.policies.recent()
+    facts = rulebook.facts(user.user_id, user.role, await room.groups.of(user.user_id))
+    tier, decision = tier_of(rulebook, facts)
+    if decision is not None:
+        await room.audit.append([entry(user.user_id, QUESTIONS[tier], decision)])
+    return tier
 
 
 async def _by_password(room: LoginRoom, call: Call[Login]) -> Proven:
@@ -136,11 +148,12 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
     number = await room.sessions.newest(user_id, family) if family else None
     going_on = room.tokens.next_refresh(user_id, family, number + 1) if number is not None else None
     fresh = room.tokens.next_refresh(user_id, new_family(), 1)
+    allowed = await rights(room, user)
     try:
         signed_in = await room.sessions.finalize(
             (tid, client_id, user_id),
             asker(call),
-            rights(user),
+            allowed,
             (going_on, fresh),
             now_ms(),
             record(call, f"{tid}\n{client_id}"),
@@ -153,12 +166,12 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
         raise RequestError(INVALID_TICKET, "This ticket belongs to another clientId of yours.") from None
     token = NextToken(signed_in.family, signed_in.number, "")
     reply = Finalized(
-        access_token=room.tokens.access(user_id, token, rights(user), signed_in.issued_ms),
+        access_token=room.tokens.access(user_id, token, allowed, signed_in.issued_ms),
         refresh_token=room.tokens.refresh(user_id, token.family, token.number),
         expires_in=room.tokens.access_ttl_s,
         user_id=user_id,
     )
-    return Answer(reply, SignIn(user_id, tuple(names(rights(user).role))), kick(signed_in.kicked, user_id))
+    return Answer(reply, SignIn(user_id, tuple(names(allowed.role))), kick(signed_in.kicked, user_id))
 
 
 @handlers.handles(Resume)
@@ -172,6 +185,8 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
     if user is None:
         raise RequestError(INVALID_TOKEN)
     _refuse_disabled(user)
+    allowed = await rights(room, user)
+    roles = tuple(role for role in access.roles if role in names(allowed.role))
     try:
         kicked = await room.sessions.resume(access.user_id, access.family, asker(call))
     except Revoked:
@@ -181,14 +196,14 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
     standing = await room.board.standing(access.user_id)
     reply = Resumed(
         user_id=access.user_id,
-        roles=list(access.roles),
-        permissions=list(access.permissions),
+        roles=list(roles),
+        permissions=names(allowed.permissions),
         expires_in=max(0, access.expires_s - now_ms() // 1000),
         match=None if standing is None else match_state(standing),
         tasks=[],
         unread_notifications=0,
     )
-    return Answer(reply, SignIn(access.user_id, access.roles), kick(kicked, access.user_id))
+    return Answer(reply, SignIn(access.user_id, roles), kick(kicked, access.user_id))
 
 
 @handlers.handles(Refresh)
@@ -200,6 +215,7 @@ async def refresh(room: LoginRoom, call: Call[Refresh]) -> TokenPair | Answer:
         raise RequestError(INVALID_TOKEN)
     _refuse_disabled(user)
     following = room.tokens.next_refresh(user_id, token.family, token.number + 1)
+    allowed = await rights(room, user)
     try:
         number, issued_ms = await room.sessions.rotate(
             user_id, token, following.hash, now_ms(), record(call, token.hash)
@@ -210,7 +226,7 @@ async def refresh(room: LoginRoom, call: Call[Refresh]) -> TokenPair | Answer:
         return _refuse_reused(reused)
     new = NextToken(token.family, number, "")
     return TokenPair(
-        access_token=room.tokens.access(user_id, new, rights(user), issued_ms),
+        access_token=room.tokens.access(user_id, new, allowed, issued_ms),
         refresh_token=room.tokens.refresh(user_id, token.family, number),
         expires_in=room.tokens.access_ttl_s,
     )

@@ -1,13 +1,18 @@
-"""Which tier of the waiting room a player's groups give (section 2.2 and the rush of the seed). Pure."""
+"""Which tier of the waiting room a player has: the best that policies allow. Pure."""
 
-from collections.abc import Set
-
+from storage.policies import Decision, Facts, Question, Rulebook
 from storage.tickets import Tier
 
-TIER_GROUPS = {"VIP_Users": Tier.VIP, "Premium_Users": Tier.PREMIUM}
-"""The groups that give a tier, best first."""
+QUESTIONS = {
+    tier: Question("queue:priority", f"queue:portal:{tier.name}", {}) for tier in (Tier.VIP, Tier.PREMIUM)
+}
+"""What a player must be allowed for a tier, best first."""
 
 
-def tier_of(groups: Set[str]) -> Tier:
-    """The best tier that any of the groups gives; NORMAL when none does."""
-    return next((tier for group, tier in TIER_GROUPS.items() if group in groups), Tier.NORMAL)
+def tier_of(rulebook: Rulebook, facts: Facts) -> tuple[Tier, Decision | None]:
+    """The tier, and the decision that gave it; None for NORMAL, which is everybody's."""
+    for tier, question in QUESTIONS.items():
+        decision = rulebook.decide(facts, question)
+        if decision.allowed:
+            return tier, decision
+    return Tier.NORMAL, None

@@ -1,0 +1,211 @@
+"""The noun "audit": who did what, and what was decided of it. One writer for all.
+
+An entry goes to the bounded list that operators look at and, in the same step, to a stream. What is in the
+stream is moved to SQL in batches, by `drain`, which loses and doubles nothing wherever it is cut off.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storage import keys
+from storage.database import Database
+from storage.errors import StoreAway, redis_away_is_store_away
+from storage.escaping import escaped
+from storage.functions import Library
+from storage.tables import audit_logs
+from storage.wire import Executor
+
+LIBRARY = Library("audit")
+
+MOST_PENDING = 100_000
+"""Entries that may wait for SQL: past it no more questions of players are answered, so that every answer that
+is given is written down. What operators and the system itself do is written down regardless."""
+
+BATCH = 500
+"""Entries moved to SQL in one transaction."""
+
+NO_POLICY = "-"
+
+ALLOWED, DENIED = "ALLOWED", "DENIED"
+
+ATTEMPTS = 5
+"""How often a batch is inserted while others insert the same entries."""
+
+_COLUMNS = {"who": 128, "action": 255, "resource": 512, "result": 16, "policy": 64, "reason": 512}
+"""How many characters the columns of an entry hold."""
+
+
+class AuditFull(StoreAway):
+    """As many entries wait for SQL as may."""
+
+    def __init__(self) -> None:
+        super().__init__(f"{MOST_PENDING:,} entries of the audit log wait for SQL")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who wanted what, what came of it and by which policy's word. All texts may be of anybody's choice."""
+
+    who: str
+    action: str
+    resource: str
+    result: str
+    policy: str
+    reason: str = ""
+
+    def texts(self) -> tuple[str, ...]:
+        """The texts as they are written down: none of them can end its field or its line."""
+        raw = (self.who, self.action, self.resource, self.result, self.policy, self.reason)
+        *line, reason = (as_field(text, most) for text, most in zip(raw, _COLUMNS.values(), strict=True))
+        return *line, reason if self.reason else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entry as SQL has it, its texts escaped. `at_ms` is ms since the epoch."""
+
+    at_ms: int
+    who: str
+    action: str
+    resource: str
+    result: str
+    policy: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What rows must be; None leaves it open. A text that ends in `*` is a beginning."""
+
+    who: str | None = None
+    action: str | None = None
+    resource: str | None = None
+    result: str | None = None
+    since_ms: int | None = None
+
+
+def as_field(text: str, most_characters: int = 128) -> str:
+    """A text as a field of an audit line, which "|" ends; a long one is cut, and ends in `…`."""
+    field = escaped(text, "|") or "?"
+    return field if len(field) <= most_characters else f"{field[: most_characters - 1]}…"
+
+
+class Audit:
+    """The audit log of one system. Any number of processes may write. Every method raises StoreAway."""
+
+    def __init__(self, redis: Executor) -> None:
+        self._redis = redis
+
+    async def append(self, entries: Iterable[Entry], most_pending: int = 0) -> None:
+        """Write entries down. Raises AuditFull when `most_pending`, unless it is 0, wait already."""
+        texts = [text for entry in entries for text in entry.texts()]
+        names = [keys.AUDIT_LOGS, keys.AUDIT_PENDING]
+        with redis_away_is_store_away():
+            done = await LIBRARY.call(self._redis, "audit_append", names, [most_pending, *texts])
+        if not done:
+            raise AuditFull
+
+    async def tail(self, count: int) -> list[str]:
+        """The newest lines, oldest first: `time|who|action|resource|result|policy`."""
+        with redis_away_is_store_away():
+            lines = await self._redis.execute_command("LRANGE", keys.AUDIT_LOGS, 0, count - 1)
+        return [line.decode() for line in reversed(lines)]
+
+    async def drain(self, database: Database) -> int:
+        """Move what waits to SQL, BATCH at most. Answers how many were moved."""
+        with redis_away_is_store_away():
+            found = await LIBRARY.call(self._redis, "audit_read", [keys.AUDIT_PENDING], [BATCH])
+        rows = [_row(audit_id.decode(), fields) for audit_id, fields in found]
+        if rows:
+            await _insert(database, rows)
+            with redis_away_is_store_away():
+                await self._redis.execute_command(
+                    "XDEL", keys.AUDIT_PENDING, *(row["audit_id"] for row in rows)
+                )
+        return len(rows)
+
+    async def lead(self, boot_id: str, ttl_s: float) -> bool:
+        """Whether this process is the one that drains now; asking in time keeps it so.
+
+        A second one would do no harm, but the same work.
+        """
+        ttl_ms = int(ttl_s * 1000)
+        with redis_away_is_store_away():
+            execute = self._redis.execute_command
+            if await execute("SET", keys.AUDIT_LEASE, boot_id, "NX", "PX", ttl_ms):
+                return True
+            if await execute("GET", keys.AUDIT_LEASE) != boot_id.encode():
+                return False
+            await execute("PEXPIRE", keys.AUDIT_LEASE, ttl_ms)
+        return True
+
+
+async def search(database: Database, wanted: Search, most: int) -> list[Row]:
+    """The newest rows that are as wanted, oldest first. Raises StoreAway."""
+
+    async def query(connection: AsyncConnection) -> list[Row]:
+        newest = select(audit_logs).where(*_conditions(wanted))
+        newest = newest.order_by(audit_logs.c.audit_id.desc()).limit(most)
+        return [_found(**row._asdict()) for row in await connection.execute(newest)]
+
+    return (await database.read(query))[::-1]
+
+
+def _conditions(wanted: Search) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    for column, text in (
+        (audit_logs.c.who, wanted.who),
+        (audit_logs.c.action, wanted.action),
+        (audit_logs.c.resource, wanted.resource),
+        (audit_logs.c.result, wanted.result),
+    ):
+        if text is None:
+            continue
+        if text.endswith("*"):
+            conditions.append(column.startswith(escaped(text[:-1], "|"), autoescape=True))
+        else:
+            conditions.append(column == escaped(text, "|"))
+    if wanted.since_ms is not None:
+        # The ids are in the order of their times for as long as those have 13 digits: until the year 2286.
+        conditions.append(audit_logs.c.audit_id >= f"{wanted.since_ms:013}")
+    return conditions
+
+
+def _row(audit_id: str, fields: Sequence[bytes]) -> Mapping[str, Any]:
+    """A row that fits its table, whoever wrote the entry: what lies in Redis must not end who reads it."""
+    said = dict(zip(fields[::2], fields[1::2], strict=False))
+    texts = {
+        name: said.get(name.encode(), b"").decode(errors="replace")[:most] for name, most in _COLUMNS.items()
+    }
+    texts["result"] = texts["result"].encode("ascii", "replace").decode()
+    return {"audit_id": audit_id, "at": int(audit_id.partition("-")[0]), **texts}
+
+
+async def _insert(database: Database, rows: Sequence[Mapping[str, Any]]) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            await database.transaction(lambda connection: _insert_missing(connection, rows))
+            return
+        except IntegrityError:  # another process moved some of them at the same time: now they are found
+            if attempt == ATTEMPTS:
+                raise
+
+
+async def _insert_missing(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert what an earlier try, which may have ended before it could say so, has not."""
+    ids = [row["audit_id"] for row in rows]
+    present = set(
+        await connection.scalars(select(audit_logs.c.audit_id).where(audit_logs.c.audit_id.in_(ids)))
+    )
+    missing = [row for row in rows if row["audit_id"] not in present]
+    if missing:
+        await connection.execute(insert(audit_logs), missing)
+
+
+def _found(*, audit_id: str, at: int, **texts: str) -> Row:
+    return Row(at_ms=at, **texts)

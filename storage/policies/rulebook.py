@@ -1,0 +1,125 @@
+"""All policies at one moment, compiled, and the decisions that follow from them. Pure.
+
+A rule that denies beats any that allows; a rule whose condition cannot be evaluated denies, too, whatever
+its effect; and what no rule allows is not allowed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+from storage.policies.conditions import Circumstances, Condition, ConditionFailed, Facts, condition
+from storage.policies.matching import SEPARATOR, Pattern
+from storage.policies.policy import Policy, Rule
+
+NOTHING_MATCHES = "No policy allows this."
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is allowed, why, and by which policy's word; None where no policy has one."""
+
+    allowed: bool
+    reason: str
+    policy_matched: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody wants to do. `context` is what the caller says of it, and no more than that."""
+
+    action: str
+    resource: str
+    context: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRecord:
+    """What a group is called, and what belonging to it permits."""
+
+    group_name: str
+    description: str
+    permissions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    policy: Policy
+    number: int
+    rule: Rule
+    action: Pattern
+    resource: Pattern
+    condition: Condition | None
+    broken: str | None = None
+
+    def holds(self, circumstances: Circumstances) -> bool:
+        if self.broken is not None:
+            raise ConditionFailed(self.broken)
+        return self.condition is None or self.condition.holds(circumstances)
+
+    def decision(self, allowed: bool, failure: str | None = None) -> Decision:
+        place = f'rule {self.number} of policy "{self.policy.policy_name}"'
+        if failure is not None:
+            reason = f"Denied: the condition of {place} failed: {failure}"
+        else:
+            reason = f"{'Allowed' if allowed else 'Denied'} by {place}."
+        return Decision(allowed, reason, self.policy.policy_id)
+
+
+class Rulebook:
+    """The policies of one version, and what belonging to a group permits."""
+
+    def __init__(self, version: str, policies: Sequence[Policy], groups: Mapping[str, GroupRecord]) -> None:
+        """`groups` are by id. A rule that cannot be used, since somebody changed it by hand, fails."""
+        self.version = version
+        self.policies = policies
+        self.groups = groups
+        self._entries = [_entry(policy, *each) for policy in policies for each in enumerate(policy.rules, 1)]
+
+    def facts(self, user_id: str, role: str, groups: Set[str]) -> Facts:
+        """What conditions may know of a user."""
+        mine = sorted(groups)
+        permissions = {
+            name for group_id in mine if group_id in self.groups for name in self.groups[group_id].permissions
+        }
+        return Facts(user_id, role, mine, sorted(permissions))
+
+    def decide(self, facts: Facts, question: Question) -> Decision:
+        """Whether the user may do it."""
+        matching = list(self._matching(question))
+        if not matching:
+            return Decision(False, NOTHING_MATCHES, None)
+        circumstances = Circumstances(facts, question.action, question.resource, question.context)
+        failed: Decision | None = None
+        allowed: Decision | None = None
+        for entry in matching:
+            try:
+                holds = entry.holds(circumstances)
+            except ConditionFailed as failure:
+                failed = failed or entry.decision(False, str(failure))
+                continue
+            if holds and entry.rule.effect == "deny":
+                return entry.decision(False)
+            if holds:
+                allowed = allowed or entry.decision(True)
+        return failed or allowed or Decision(False, NOTHING_MATCHES, None)
+
+    def _matching(self, question: Question) -> Iterable[_Entry]:
+        action, resource = question.action.split(SEPARATOR), question.resource.split(SEPARATOR)
+        return (
+            entry
+            for entry in self._entries
+            if entry.action.matches(action) and entry.resource.matches(resource)
+        )
+
+
+def _entry(policy: Policy, number: int, rule: Rule) -> _Entry:
+    try:
+        action, resource = Pattern(rule.action), Pattern(rule.resource)
+        compiled = None if rule.condition is None else condition(rule.condition)
+    except ValueError as error:
+        return _Entry(policy, number, rule, _EVERYTHING, _EVERYTHING, None, str(error))
+    return _Entry(policy, number, rule, action, resource, compiled)
+
+
+_EVERYTHING = Pattern("*")

@@ -1,0 +1,1 @@
+"""Policies: what they are, what follows from them, where they are kept."""

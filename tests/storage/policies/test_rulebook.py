@@ -1,0 +1,155 @@
+"""What follows from policies: deny beats allow, a failure denies, and what nothing allows is not allowed."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from storage.policies import Decision, Facts, PolicyFault, Question, Rule, parse
+from storage.policies.policy import MOST_RULES
+from storage.policies.rulebook import NOTHING_MATCHES
+from tests.storage.policies.making import DEFAULTS, allow, deny, policy, rulebook
+
+NOBODY = Facts("anna", "NORMAL", [], [])
+JOIN = Question("queue:join", "queue:login", {})
+
+FAILING = "context.nothing == 1"
+conditions = st.sampled_from([None, "true", "false", FAILING])
+rules = st.builds(
+    Rule,
+    action=st.sampled_from(["*", "queue:*", "queue:join", "queue:leave", "*:join"]),
+    resource=st.sampled_from(["*", "queue:login", "queue:*", "game:*"]),
+    condition=conditions,
+    effect=st.sampled_from(["allow", "deny"]),
+)
+
+
+def decide(*made: Rule, question: Question = JOIN, facts: Facts = NOBODY) -> Decision:
+    return rulebook(policy("p", *made)).decide(facts, question)
+
+
+def test_nothing_matching_means_no() -> None:
+    assert decide() == Decision(False, NOTHING_MATCHES, None)
+    assert decide(allow("queue:leave")) == Decision(False, NOTHING_MATCHES, None)
+    assert decide(allow("queue:join", "game:*")) == Decision(False, NOTHING_MATCHES, None)
+    assert decide(allow(condition="false")) == Decision(False, NOTHING_MATCHES, None)
+
+
+def test_the_answer_says_why_and_by_which_policy() -> None:
+    book = rulebook(policy("other", allow("game:*")), policy("queues", allow("a:b"), allow("queue:*")))
+    assert book.decide(NOBODY, JOIN) == Decision(True, 'Allowed by rule 2 of policy "queues".', "queues")
+    book = rulebook(
+        policy("all", allow()), policy("closed", deny("queue:*", condition='user.role != "ADMIN"'))
+    )
+    assert book.decide(NOBODY, JOIN) == Decision(False, 'Denied by rule 1 of policy "closed".', "closed")
+
+
+def test_a_condition_that_fails_denies_and_says_so() -> None:
+    for made in (allow(condition=FAILING), deny(condition=FAILING)):
+        decision = decide(allow(), made, allow())
+        assert (decision.allowed, decision.policy_matched) == (False, "p")
+        assert (
+            'the condition of rule 2 of policy "p" failed: Key not found in map : "nothing"'
+            in decision.reason
+        )
+
+
+@given(st.lists(rules, max_size=6), st.randoms())
+def test_the_order_of_rules_decides_nothing(made: list[Rule], random: Any) -> None:
+    before = decide(*made)
+    shuffled = list(made)
+    random.shuffle(shuffled)
+    assert decide(*shuffled).allowed is before.allowed
+
+
+@given(st.lists(rules, max_size=6))
+def test_deny_beats_allow_and_a_failure_is_a_no(made: list[Rule]) -> None:
+    matching = [
+        rule
+        for rule in made
+        if rule.action in {"*", "queue:*", "queue:join", "*:join"}
+        and rule.resource in {"*", "queue:login", "queue:*"}
+    ]
+    is_denied = any(rule.effect == "deny" and rule.condition in {None, "true"} for rule in matching)
+    fails = any(rule.condition == FAILING for rule in matching)
+    is_allowed = any(rule.effect == "allow" and rule.condition in {None, "true"} for rule in matching)
+    assert decide(*made).allowed is (is_allowed and not is_denied and not fails)
+
+
+def test_a_rule_that_was_broken_by_hand_fails_wherever_it_may_have_matched() -> None:
+    for broken in (
+        allow("a*"),
+        deny(condition="user.role =="),
+        Rule(action="*", resource="*", condition="x y"),
+    ):
+        decision = decide(allow(), broken)
+        assert (decision.allowed, decision.policy_matched) == (False, "p")
+        assert "rule 2" in decision.reason
+
+
+def test_facts_are_what_the_groups_permit() -> None:
+    facts = rulebook().facts("anna", "NORMAL", {"VIP_Users", "Testers", "gone"})
+    assert facts.groups == ["Testers", "VIP_Users", "gone"]
+    assert facts.permissions == ["game_early_access", "queue_priority"]
+
+
+@pytest.mark.parametrize(
+    ("role", "bears", "allowed"),
+    [
+        ("ADMIN", "ADMIN", True),
+        ("NORMAL", "NORMAL", True),
+        ("GAME_SERVER", "GAME_SERVER", True),
+        ("NORMAL", "ADMIN", False),
+        ("ADMIN", "GAME_SERVER", False),
+    ],
+)
+def test_by_default_an_account_bears_the_role_that_it_has(role: str, bears: str, allowed: bool) -> None:
+    question = Question("role:bear", f"role:{bears}", {})
+    assert rulebook(*DEFAULTS).decide(Facts("anna", role, [], []), question).allowed is allowed
+
+
+# Written policies.
+
+HEAD = '{"policyId": "p", "policyName": "P", "rules": '
+
+
+def test_a_policy_is_read_as_the_seed_has_it() -> None:
+    read = parse(
+        HEAD + '[{"action":"queue:join","resource":"queue:login","condition":"user.role == \\"VIP\\""}]}'
+    )
+    assert read.rules == (Rule(action="queue:join", resource="queue:login", condition='user.role == "VIP"'),)
+    assert read.rules[0].effect == "allow"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"policyId": "p",\n  "policyName": }', "line 2, column 17: Expecting value"),
+        ("[]", "Expected `object`"),
+        (HEAD + "[]}", "length >= 1"),
+        (HEAD + '[{"action": "a"}]}', r"missing required field `resource` - at `\$.rules\[0\]`"),
+        (HEAD + '[{"action": "a", "resource": "b", "effects": "deny"}]}', "unknown field `effects`"),
+        (HEAD + '[{"action": "a", "resource": "b", "effect": "maybe"}]}', r"at `\$.rules\[0\].effect`"),
+        (HEAD + '[{"action": "a:*b", "resource": "b"}]}', "rule 1, action: .* whole segment"),
+        (HEAD + '[{"action": "a", "resource": "b::c"}]}', "rule 1, resource: .* empty segment"),
+        (
+            HEAD
+            + '[{"action": "a", "resource": "b"}, {"action": "a", "resource": "b", "condition": "1 +"}]}',
+            "rule 2, condition, line 1, column 4: Syntax error",
+        ),
+        (
+            HEAD + '[{"action": "a", "resource": "b", "condition": "user.rolle == 1"}]}',
+            "rule 1, condition, line 1, column 5: undeclared reference to 'user.rolle'",
+        ),
+        (HEAD.replace('"P"', '"P\\n|x"') + '[{"action": "a", "resource": "b"}]}', "`policyName` contains"),
+        (HEAD.replace('"p"', '"p:{q}"') + '[{"action": "a", "resource": "b"}]}', r"at `\$.policyId`"),
+        (
+            HEAD + "[" + ",".join(['{"action": "a", "resource": "b"}'] * (MOST_RULES + 1)) + "]}",
+            "length <= 50",
+        ),
+        ("[" * 100_000, "nested too deep|Expecting"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_refused_with_the_place_of_the_fault(text: str, fault: str) -> None:
+    with pytest.raises(PolicyFault, match=fault):
+        parse(text)
