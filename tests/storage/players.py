@@ -10,19 +10,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage.sessions import NotReady, NotYours, SignedIn
-from storage.tickets import Asker, Place, RoomFull, TakenOver, TicketNotFound
+from storage.tickets import Asker, Place, RoomFull, TakenOver, TicketNotFound, Tier
 from tests.loop import TimedLoop
-from tests.storage.promises import LIVE, Known, Promises
+from tests.storage.order import Known
+from tests.storage.promises import LIVE, Promises
 from tests.storage.room import Room, Seen
 
 T = TypeVar("T")
 
-USERS = ["ada", "b.o-b", "c_d", "0"]
+USERS = {"ada": Tier.NORMAL, "b.o-b": Tier.VIP, "c_d": Tier.PREMIUM, "0": Tier.NORMAL}
 MOST_WAITING = 3
 STALL_MS = 30_000
 """Longer than a test's machine stands still."""
 
-users = st.sampled_from(USERS)
+users = st.sampled_from(list(USERS))
 picks = st.integers(min_value=0, max_value=12)
 connections = st.sampled_from([Address("SOCK001", 1), Address("SOCK001", 2), Address("SOCK002", 1)])
 rates = st.sampled_from([3, 10, 16, 600, 6000])
@@ -54,7 +55,7 @@ class Players(RuleBasedStateMachine):
         now = self._look()
         self._promises.check(self._was, now, self._rate)
         ledger = self._run(self._room.tickets.ledger())
-        assert (ledger["waiting"], ledger["ready"]) == (len(now.waiting), len(now.ready))
+        assert (ledger["waiting"], ledger["ready"]) == (len(now.waiting) + len(now.away), len(now.ready))
         for counter in ("issued", "consumed", "cancelled", "expired"):
             assert ledger[counter] == now.count(counter)
         self._was = now
@@ -63,7 +64,7 @@ class Players(RuleBasedStateMachine):
     def open_the_door(self, rate: int, count: int) -> None:
         self._run(self._room.settings.configure(rate, 1))
         self._rate = rate
-        for number, user_id in enumerate(USERS[:count]):
+        for number, user_id in enumerate(list(USERS)[:count]):
             self._come(user_id, Address("SOCK003", number))
 
     @rule(user_ids=st.lists(users, min_size=1, max_size=4, unique=True), connection=connections)
@@ -72,7 +73,8 @@ class Players(RuleBasedStateMachine):
             self._come(user_id, connection)
 
     def _come(self, user_id: str, connection: Address) -> None:
-        got = self._ask(self._room.login(user_id, self._asker(connection, 0), most_waiting=MOST_WAITING))
+        asker, tier = self._asker(connection, 0), USERS[user_id]
+        got = self._ask(self._room.login(user_id, asker, most_waiting=MOST_WAITING, tier=tier))
         if not isinstance(got, RoomFull):
             known = self._known.setdefault(got.tid, Known(got.tid, user_id))
             known.clients.append(got.client_id)
@@ -81,19 +83,19 @@ class Players(RuleBasedStateMachine):
     @rule(user_id=users, connection=connections, behind=behinds, again=st.booleans())
     def log_in(self, user_id: str, connection: Address, behind: int, again: bool) -> None:
         before, asker, place = self._was, self._asker(connection, behind), self._room.place()
-        call = (user_id, asker, "", MOST_WAITING, self._room.record())
+        call = (user_id, asker, "", MOST_WAITING, self._room.record(), USERS[user_id])
         held = before.holders.get(user_id)
         got = self._ask(self._room.tickets.issue(place, *call))
         if held is not None:
             self._check_handed_over(before.tickets[held], place[1], asker, got)
             assert (got.tid, got.client_id) == (held, place[1])
-            assert (got.position, got.total_waiting) == (self._rank(held), len(before.waiting))
+            self._check_place(held, got)
         elif len(before.waiting) >= MOST_WAITING:
             assert isinstance(got, RoomFull)
             assert got.total_waiting == len(before.waiting)
         else:
-            total = len(before.waiting) + 1
-            assert got == Place(*place, TicketStatus.PENDING, total, total)
+            self._check_place(place[0], got)
+            assert (got.tid, got.client_id, got.status) == (*place, TicketStatus.PENDING)
             self._known[got.tid] = Known(got.tid, user_id, [got.client_id])
         if again:
             seen, elsewhere = self._look(), self._room.place()
@@ -127,7 +129,7 @@ class Players(RuleBasedStateMachine):
             assert isinstance(got, TakenOver)
             return
         owner = Address.parse(was["owner"])
-        assert (got.position, got.total_waiting) == (self._rank(tid), len(before.waiting))
+        self._check_place(tid, got)
         assert got.status.value == was["status"]
         # Who asks again is told the same: the worker that was to kick the other out may have died.
         kicked = was.get("displaced", "") if owner == connection else was["owner"]
@@ -138,7 +140,7 @@ class Players(RuleBasedStateMachine):
         told = {name: value for name, value in now.tickets[tid].items() if name in {"estimatedAt", "due"}}
         assert now.tickets[tid] == was | told | {
             "owner": str(connection), "ownedAt": str(asker.sent_ms), "streaming": "1", "displaced": kicked,
-            "position": str(got.position),
+            "position": str(got.position), "higher": now.tickets[tid]["higher"],
             "lastSeen": now.tickets[tid]["lastSeen"], "toldAt": now.tickets[tid]["lastSeen"],
         }  # fmt: skip
         assert now.now_ms - int(now.tickets[tid]["lastSeen"]) <= STALL_MS
@@ -233,7 +235,7 @@ class Players(RuleBasedStateMachine):
 
     def _pick(self, pick: int) -> Known:
         """One of those alive, if there are any; with a pick of 0 to 2, one of all, the newest first."""
-        alive = [*self._was.waiting, *self._was.ready]
+        alive = [*self._was.waiting, *self._was.away, *self._was.ready]
         tids = alive if alive and pick > 2 else list(self._known)
         return self._known[tids[-1 - pick % len(tids)]]
 
@@ -250,5 +252,14 @@ class Players(RuleBasedStateMachine):
         user_id = self._known[tid].user_id
         return self._was.status(tid) in LIVE and self._was.holders.get(user_id) == tid
 
-    def _rank(self, tid: str) -> int:
-        return self._was.waiting.index(tid) + 1 if tid in self._was.waiting else 0
+    def _check_place(self, tid: str, got: Place) -> None:
+        """The place that an answer tells: in one tier alone the rank, or the better one that was told."""
+        now = self._look()
+        assert got.total_waiting == len(now.waiting)
+        if tid not in now.waiting:
+            assert got.position == 0
+            return
+        rank, told = now.waiting.index(tid) + 1, int(self._was.tickets.get(tid, {}).get("position", 0))
+        if len({now.tickets[each]["tier"] for each in now.waiting}) == 1:
+            assert got.position == rank or got.position == told < rank
+        assert rank <= got.position or got.position == told

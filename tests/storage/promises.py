@@ -1,35 +1,20 @@
 """What the waiting room promises at every moment, whatever was done to it."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from storage import keys
+from tests.storage.order import Known, Order, admissions
 from tests.storage.room import PERMANENT, Seen
 
 WINDOW_MS = 10_000
 BURST_MS = 100
 LIVE = ("PENDING", "READY")
-FOLLOWING = {
-    None: {"PENDING", "READY", "CONSUMED", "CANCELLED", "EXPIRED"},
-    "PENDING": {"PENDING", "READY", "CONSUMED", "CANCELLED", "EXPIRED"},
-    "READY": {"READY", "CONSUMED", "CANCELLED", "EXPIRED"},
-}
-"""What a ticket of a status can be after any number of steps. A finished one stays what it is."""
+FINISHED = ("CONSUMED", "CANCELLED", "EXPIRED")
 
 
 def most_in_window(rate: int) -> int:
     """How many a rate a minute lets in within a window; where that is no whole number, one more."""
     return max(1, math.ceil(rate * WINDOW_MS / 60_000))
-
-
-@dataclass
-class Known:
-    """A ticket as those who use it know it; the last client id is the good one."""
-
-    tid: str
-    user_id: str
-    clients: list[str] = field(default_factory=list)
 
 
 class Promises:
@@ -42,13 +27,14 @@ class Promises:
         self._credit = 0
         self._pace: list[tuple[int, int]] = []
         self._pace_rate, self._pace_ms = "0", 0
+        self._order = Order(self.known)
 
     def check(self, was: Seen, now: Seen, rate: int) -> None:
         """Assert every promise. `rate` is what is admitted a minute."""
         self._check_ledger(now)
         self._check_tickets(was, now)
         self._check_one_each(now)
-        self._check_order(now)
+        self._order.check(was, now)
         self._check_rate(was, now, rate)
         self._check_keys(now)
         self._statuses.update({tid: fields["status"] for tid, fields in now.tickets.items()})
@@ -65,15 +51,22 @@ class Promises:
 
     def _check_ledger(self, now: Seen) -> None:
         finished = sum(now.count(counter) for counter in ("consumed", "cancelled", "expired"))
-        assert now.count("issued") == len(self.known) == len(now.waiting) + len(now.ready) + finished
+        alive = len(now.waiting) + len(now.away) + len(now.ready)
+        assert now.count("issued") == len(self.known) == alive + finished
 
     def _check_tickets(self, was: Seen, now: Seen) -> None:
-        assert {tid for tid in now.tickets if now.status(tid) == "PENDING"} == set(now.waiting)
+        assert now.away.keys().isdisjoint(now.waiting)
+        assert {tid for tid in now.tickets if now.status(tid) == "PENDING"} == {*now.waiting, *now.away}
         assert {tid for tid in now.tickets if now.status(tid) == "READY"} == now.ready.keys()
         assert now.untold.keys() <= now.ready.keys()
         for tid, fields in now.tickets.items():
             before, known = self._statuses.get(tid), self.known[tid]
-            assert fields["status"] in FOLLOWING.get(before, {before})
+            assert before not in FINISHED or fields["status"] == before
+            assert ("readyAt" in fields) >= (fields["status"] in {"READY", "CONSUMED"})
+            assert fields["status"] != "PENDING" or "readyAt" not in fields
+            if before == "READY" and fields["status"] == "PENDING":
+                assert was.ready[tid] <= now.now_ms
+                assert "passedAt" in fields
             assert fields["uid"] == known.user_id
             if fields["status"] in LIVE:
                 assert now.clients[tid] == {fields["clientId"]} == {known.clients[-1]}
@@ -85,31 +78,16 @@ class Promises:
     @staticmethod
     def _check_one_each(now: Seen) -> None:
         """Nobody has two tickets that can be used: the one that can is the one that the user's key names."""
-        stands = [tid for tid in now.waiting if not now.abandoned(tid)]
+        stands = [tid for tid in (*now.waiting, *now.away) if not now.abandoned(tid)]
         stands += [tid for tid, deadline_ms in now.ready.items() if deadline_ms > now.now_ms]
         for tid in stands:
             assert now.holders.get(now.tickets[tid]["uid"]) == tid
-
-    def _check_order(self, now: Seen) -> None:
-        issued = [tid for tid in self.known if tid in now.tickets]
-        assert now.waiting == [tid for tid in issued if tid in now.waiting]
-        ready_at = [int(now.tickets[tid]["readyAt"]) for tid in issued if "readyAt" in now.tickets[tid]]
-        assert ready_at == sorted(ready_at)
-        if now.waiting:
-            behind = issued[issued.index(now.waiting[0]) :]
-            assert not any("readyAt" in now.tickets[tid] for tid in behind)
 
     def _check_rate(self, was: Seen, now: Seen, rate: int) -> None:
         if now.bucket.get("rate", "0") != self._pace_rate:
             self._pace, self._pace_rate, self._pace_ms = [], now.bucket["rate"], was.now_ms
         fresh = _added(was.window, now.window)
-        admitted = [tid for tid in now.tickets if _became(tid, was, now, lambda fields: "readyAt" in fields)]
-        given_back = [
-            tid
-            for tid in now.tickets
-            if _became(tid, was, now, lambda fields: fields["status"] in {"CANCELLED", "EXPIRED"})
-            and "readyAt" in now.tickets[tid]
-        ]
+        admitted, given_back = admissions(was, now), _given_back(was, now)
         refills = len(admitted) - sum(count for _, count in fresh)
         self._credit += len(given_back) - refills
         assert refills >= 0
@@ -136,12 +114,19 @@ class Promises:
     def _check_keys(now: Seen) -> None:
         """Only the room itself and tickets that are alive stay for as long as nobody removes them."""
         lasting = {name for name, left_ms in now.left_ms.items() if left_ms == -1} - PERMANENT
-        live = {*now.waiting, *now.ready}
+        live = {*now.waiting, *now.away, *now.ready}
         assert lasting == {keys.ticket(tid) for tid in live} | {keys.ticket_client(tid) for tid in live}
 
 
-def _became(tid: str, was: Seen, now: Seen, what: Callable[[dict[str, str]], bool]) -> bool:
-    return what(now.tickets[tid]) and not (tid in was.tickets and what(was.tickets[tid]))
+def _given_back(was: Seen, now: Seen) -> list[str]:
+    """Tickets that have given a slot back: cancelled or expired as READY, or passed over at the deadline."""
+    had = {tid for tid, fields in was.tickets.items() if fields["status"] == "READY"}
+    found = [tid for tid in had if now.tickets[tid].get("readyAt") != was.tickets[tid]["readyAt"]]
+    for tid, fields in now.tickets.items():
+        is_over = fields["status"] in {"CANCELLED", "EXPIRED"} and was.status(tid) not in FINISHED
+        if is_over and "readyAt" in fields:
+            found.append(tid)
+    return found
 
 
 def _added(was: list[tuple[int, int]], now: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -10,14 +10,16 @@ from protocol.envelope import Address
 from storage import keys
 from storage.admission import AdmissionSettings
 from storage.connections import connect
+from storage.nodes import Nodes
 from storage.sessions import NextToken, Rights, Sessions, SignedIn
-from storage.tickets import Admission, Asker, Place, Record, Tickets
+from storage.tickets import Admission, Asker, Place, Record, Tickets, Tier
 
 TTL_S = 900.0
 DEADLINE_S = 60.0
 REFRESH_TTL_S = 604_800.0
 RECORD_TTL_S = 600.0
 MANY = 100
+WAIT_FACTOR = 2.0
 
 RIGHTS = Rights(role="NORMAL", permissions="")
 
@@ -83,6 +85,8 @@ class Seen:
     tickets: dict[str, dict[str, str]]
     clients: dict[str, set[str]]
     holders: dict[str, str]
+    nodes: dict[str, int]
+    """Of every node: the first connection id that can be open."""
     left_ms: dict[str, int]
     """Of every key: the ms until it expires, -1 when it never does."""
 
@@ -98,15 +102,23 @@ class Seen:
         """Whether a waiting ticket's player has been away for longer than a place is kept."""
         return int(self.tickets[tid]["lastSeen"]) + TTL_S * 1000 < self.now_ms
 
+    def is_away(self, tid: str) -> bool:
+        """Whether a ticket was streamed by a connection that is gone."""
+        ticket = self.tickets[tid]
+        owner = Address.parse(ticket["owner"])
+        is_cut = ticket["streaming"] == "1" and owner.connection_id < self.nodes.get(owner.server_id, 0)
+        return ticket["streaming"] == "left" or is_cut
+
 
 class Room:
     """The waiting room and the sessions behind it, as a worker and its players use them."""
 
     def __init__(self, url: str, ttl_s: float = TTL_S) -> None:
         self.redis = connect(url)
-        self.tickets = Tickets(self.redis, ttl_s)
+        self.tickets = Tickets(self.redis, ttl_s, WAIT_FACTOR)
         self.settings = AdmissionSettings(self.redis)
         self.sessions = Sessions(self.redis, REFRESH_TTL_S, ttl_s)
+        self.nodes = Nodes(self.redis)
         self._numbers = itertools.count(1)
         self._sent_ms = itertools.count(1_000_000)
 
@@ -129,11 +141,18 @@ class Room:
         return Asker(address, next(self._sent_ms) * 10 - behind)
 
     async def login(
-        self, user_id: str, asker: Asker | None = None, *, family: str = "", most_waiting: int = 10_000
+        self,
+        user_id: str,
+        asker: Asker | None = None,
+        *,
+        family: str = "",
+        most_waiting: int = 10_000,
+        tier: Tier = Tier.NORMAL,
     ) -> Place:
         """Give a user a ticket, or hand the one they have over."""
-        asker = asker or self.asker()
-        return await self.tickets.issue(self.place(), user_id, asker, family, most_waiting, self.record())
+        return await self.tickets.issue(
+            self.place(), user_id, asker or self.asker(), family, most_waiting, self.record(), tier
+        )
 
     async def crowd(self, count: int, *, streaming: bool = False) -> list[Place]:
         """Give so many users a ticket, in order."""
@@ -209,6 +228,7 @@ class Room:
         pipeline.hgetall(keys.PORTAL_STATS)
         pipeline.hgetall(keys.PORTAL_BUCKET)
         pipeline.lrange(keys.PORTAL_WINDOW, 0, -1)
+        pipeline.hgetall(keys.PORTAL_NODES)
         for tid in tids:
             pipeline.hgetall(keys.ticket(tid))
         for tid in clients:
@@ -226,6 +246,7 @@ class Room:
             stats=_text(next(answers)),
             bucket=_text(next(answers)),
             window=[(int(at), int(count)) for at, count in (entry.split(b":") for entry in next(answers))],
+            nodes={name: int(first) for name, first in _text(next(answers)).items()},
             tickets={tid: _text(next(answers)) for tid in tids},
             clients={tid: {client.decode() for client in next(answers)} for tid in clients},
             holders={

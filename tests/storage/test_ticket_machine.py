@@ -11,8 +11,9 @@ from protocol.messages.waiting import TicketStatus
 from storage import keys
 from storage.sessions import NotReady, NotYours, SignedIn
 from storage.tickets import Admission, Admitted, Ended, Place, TakenOver, TicketNotFound, Update
-from tests.storage.players import STALL_MS, Players, connections, picks, rates
-from tests.storage.promises import Known, most_in_window
+from tests.storage.order import Known
+from tests.storage.players import STALL_MS, USERS, Players, connections, picks, rates
+from tests.storage.promises import most_in_window
 from tests.storage.room import DEADLINE_S, MANY, TTL_S, Seen
 
 
@@ -45,8 +46,14 @@ class TicketMachine(Players):
         )
         assert sorted((each.tid, each.reason) for each in expired) == sorted(
             (tid, "FINALIZE_DEADLINE" if "readyAt" in after.tickets[tid] else "ABANDONED")
-            for tid in (*before.ready, *before.waiting)
+            for tid in (*before.ready, *before.waiting, *before.away)
             if after.status(tid) == "EXPIRED"
+        )
+        late = {tid for tid, deadline_ms in before.ready.items() if deadline_ms <= after.now_ms}
+        assert all(not before.is_away(each.tid) for each in admitted)
+        assert all(
+            before.is_away(tid) and (tid in before.waiting or tid in late)
+            for tid in after.away.keys() - before.away.keys()
         )
         for tid, owner in [(each.tid, each.owner) for outcome in outcomes for each in _told(outcome)]:
             was = before.tickets[tid]
@@ -59,7 +66,8 @@ class TicketMachine(Players):
         """Nobody waits for longer than the rate asks for, and what no-shows leave is given on at once."""
         late = [tid for tid, deadline_ms in before.ready.items() if deadline_ms <= before.now_ms]
         no_shows = sum(each.reason == "FINALIZE_DEADLINE" for each in outcome.expired)
-        assert min(most, len(late)) <= no_shows <= most
+        passed = sum(tid in before.ready for tid in after.away)
+        assert min(most, len(late)) <= no_shows + passed <= most
         assert outcome.waiting == len(after.waiting)
         assert (outcome.pause_s is None) == (outcome.waiting == 0 or self._rate == 0)
         if self._rate == 0:
@@ -69,8 +77,11 @@ class TicketMachine(Players):
         passed_ms = now_ms - int(before.bucket.get("at", 0))
         in_window = self._promises.in_window(now_ms)
         fresh = passed_ms * self._rate >= 60_000 and in_window < most_in_window(self._rate)
-        due = min(int(before.bucket.get("refunds", 0)) + no_shows + fresh, most, len(before.waiting))
-        assert due <= len(outcome.admitted) + len(outcome.expired) - no_shows <= most
+        permitted = min(int(before.bucket.get("refunds", 0)) + no_shows + passed + fresh, most)
+        offered = len(set(before.waiting) - set(after.waiting))
+        assert len(outcome.admitted) <= offered <= most
+        if len(outcome.admitted) < permitted:
+            assert offered == min(most, len(before.waiting))
 
     @rule(first=st.integers(0, 3), count=st.sampled_from([1, 2, MANY]), everyone=st.booleans())
     def survey(self, first: int, count: int, everyone: bool) -> None:
@@ -85,24 +96,53 @@ class TicketMachine(Players):
         assert [(each.tid, each.reason) for each in found.expired] == [(tid, "ABANDONED") for tid in gone]
         assert found.total_waiting == len(left)
         streaming = [tid for tid in walked if tid in left and before.tickets[tid]["streaming"] == "1"]
-        told = [Update(self._owner(tid), left.index(tid) + 1, None) for tid in streaming]
+        after = self._look()
+        told = [(tid, self._owner(tid), int(after.tickets[tid]["position"])) for tid in streaming]
         if everyone:
-            assert found.updates == told
-            return
-        assert [update for update in told if update in found.updates] == found.updates
+            assert [(each.owner, each.position) for each in found.updates] == [each[1:] for each in told]
         for update in found.updates:
-            was = before.tickets[left[update.position - 1]]
-            since_ms = self._run(self._room.now_ms()) - int(was["toldAt"])
-            assert since_ms >= (1900 if was["position"] != str(update.position) else 7000)
+            tids = [tid for tid, *rest in told if rest == [update.owner, update.position]]
+            assert any(self._is_news(tid, update, everyone=everyone) for tid in tids)
+
+    def _is_news(self, tid: str, update: Update, *, everyone: bool) -> bool:
+        """Whether it is time to tell this, with the reason that it has."""
+        was = self._was.tickets[tid]
+        since_ms, told = self._run(self._room.now_ms()) - int(was["toldAt"]), int(was["position"])
+        is_time = everyone or since_ms >= (1900 if told != update.position else 7000)
+        return is_time and update.reason == ("HIGHER_TIER" if 0 < told < update.position else None)
+
+    @precondition(lambda self: self._known)
+    @rule(chosen=st.sets(picks, max_size=4), right=st.booleans())
+    def leave(self, chosen: set[int], right: bool) -> None:
+        """Connections are gone."""
+        tids = {self._pick(pick).tid for pick in chosen}
+        pairs = [(tid, self._owner(tid) if right else Address("SOCK009", 9)) for tid in tids]
+        expected = {tid for tid in tids if right and self._usable(tid) and not self._has_left(tid)}
+        assert self._run(self._room.tickets.leave(pairs)) == len(expected)
+        now = self._look()
+        for tid in tids:
+            if tid in expected:
+                seen = now.tickets[tid]["lastSeen"]
+                assert now.tickets[tid] == self._was.tickets[tid] | {"streaming": "left", "lastSeen": seen}
+                assert now.now_ms - int(seen) <= STALL_MS
+            else:
+                assert now.tickets.get(tid) == self._was.tickets.get(tid)
+        assert now.waiting == self._was.waiting
+
+    @rule(server_id=st.sampled_from(["SOCK001", "SOCK002"]), lives=st.booleans())
+    def turn_node(self, server_id: str, lives: bool) -> None:
+        """A node is gone, with all its connections, or has only stood still."""
+        self._run(self._room.nodes.lives(server_id, 0 if lives else 1_000_000))
 
     @precondition(lambda self: self._known)
     @rule(chosen=st.sets(picks, max_size=4), right=st.booleans())
     def touch(self, chosen: set[int], right: bool) -> None:
         tids = {self._pick(pick).tid for pick in chosen}
         pairs = [(tid, self._owner(tid) if right else Address("SOCK009", 9)) for tid in tids]
-        expected = {tid for tid in tids if right and self._usable(tid)}
+        expected = {tid for tid in tids if right and self._usable(tid) and not self._has_left(tid)}
         assert self._run(self._room.tickets.touch(pairs)) == len(expected)
         now = self._look()
+        assert now.away.keys() == self._was.away.keys() - expected
         for tid in expected:
             assert now.now_ms - int(now.tickets[tid]["lastSeen"]) <= STALL_MS
             assert now.left_ms[keys.user_ticket(self._known[tid].user_id)] >= 900_000 - STALL_MS
@@ -169,7 +209,7 @@ class TicketMachine(Players):
         pick=picks,
         connection=connections,
         deeds=st.lists(
-            st.sampled_from(["log in", "stream", "cancel", "finalize", "admit", "survey", "touch"]),
+            st.sampled_from(["log in", "stream", "leave", "cancel", "finalize", "admit", "survey", "touch"]),
             min_size=2,
             max_size=8,
         ),
@@ -181,9 +221,13 @@ class TicketMachine(Players):
         ticket = Place(tid, client, TicketStatus.READY, 0, 0)
         do: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "log in": lambda: room.login(
-                user_id, self._asker(connection, 0), most_waiting=len(self._was.waiting) + MANY
+                user_id,
+                self._asker(connection, 0),
+                most_waiting=len(self._was.waiting) + MANY,
+                tier=USERS[user_id],
             ),
             "stream": lambda: room.tickets.stream(tid, client, self._asker(connection, 0)),
+            "leave": lambda: room.tickets.leave([(tid, self._owner(tid))]),
             "cancel": lambda: room.tickets.cancel(tid, client, user_id, room.record()),
             "finalize": lambda: room.finalize(ticket, user_id, self._asker(connection, 0)),
             "admit": room.admit,
@@ -201,6 +245,9 @@ class TicketMachine(Players):
         spent = [name for name, outcome in outcomes if name == "cancel" and outcome is None]
         spent += [name for name, outcome in outcomes if isinstance(outcome, SignedIn)]
         assert len(spent) <= 1
+
+    def _has_left(self, tid: str) -> bool:
+        return self._was.tickets[tid]["streaming"] == "left"
 
     def _learn(self, user_id: str, place: Place) -> None:
         """Which of several client ids that were given out at once is good is seen afterwards."""
