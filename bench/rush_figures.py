@@ -214,20 +214,31 @@ def _accidents(rush: Rush) -> dict[str, float]:
     return {
         "in": sum(story.pairs > 0 for story in stories),
         "lost": sum(story.pairs == 0 for story in stories),
-        "doubled": sum(story.readies > 1 or story.pairs > 1 for story in stories),
+        "doubled": sum(_is_doubled(story, rush.tickets.get(story.tid)) for story in stories),
         "order_violations": _violations(list(rush.tickets.values())),
         "order_known_exactly": sum(ticket.score is not None for ticket in rush.tickets.values()),
         "places_got_worse": sum(story.worse_places for story in stories),
+        "passed_over": sum(ticket.passed_over for ticket in rush.tickets.values()),
         "returned_players": sum(story.returns > 0 for story in stories),
         "asked_again": sum(story.retries for story in stories),
         **{f"failed: {failure}": count for failure, count in failures.most_common(5)},
     }
 
 
+def _is_doubled(story: Story, ticket: Ticket | None) -> bool:
+    """Whether a player was admitted or signed in twice; to lose the turn and have another is neither."""
+    has_two_turns = ticket is not None and ticket.passed_over
+    return story.pairs > 1 or (story.readies > 1 and not has_two_turns)
+
+
 def _violations(tickets: Sequence[Ticket]) -> int:
-    """How many became READY later than somebody of their tier who certainly came after them."""
+    """How many became READY later than somebody of their tier who certainly came after them.
+
+    Who was passed over, being away, stands nowhere in the order.
+    """
+    in_order = [ticket for ticket in tickets if ticket.ready_ms >= 0 and not ticket.passed_over]
     return sum(
-        _violations_of([each for each in tickets if each.tier == tier and each.ready_ms >= 0])
+        _violations_of([each for each in in_order if each.tier == tier])
         for tier in {ticket.tier for ticket in tickets}
     )
 

@@ -12,6 +12,7 @@ import msgspec
 
 from bench.rush_story import Stage, Story
 from protocol.codec import encode
+from protocol.errors import INVALID_TICKET
 from protocol.frames import FrameReader, frame
 from protocol.messages import REQUESTS, Message
 from protocol.messages.auth import Finalize, Login, Resume
@@ -174,9 +175,17 @@ class Player(asyncio.Protocol):
             self.story.retries += 1
             self._ask(asked)
         elif said.status >= 400:
-            self.fail(f"{asked.name} {said.error.code}")
+            self._take_refusal(asked, said.error.code)
         else:
             self._go_on(asked, said.data)
+
+    def _take_refusal(self, asked: Asked, code: str) -> None:
+        """A turn that was lost with the connection comes again; one that came meanwhile needs no answer."""
+        if asked is Asked.FINALIZE and code == INVALID_TICKET.code:
+            self._go(Stage.WAITING)
+            self._ask(Asked.STREAM)
+        elif asked is not Asked.STREAM or self.stage is Stage.WAITING:
+            self.fail(f"{asked.name} {code}")
 
     def _go_on(self, asked: Asked, data: _Data) -> None:
         """The request had success."""

@@ -14,7 +14,7 @@ LOOK_S = 0.2
 USAGE_S = 0.5
 BATCH = 1000
 
-FIELDS = ("tier", "issuedAt", "readyAt")
+FIELDS = ("tier", "issuedAt", "readyAt", "passedAt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Ticket:
     """What Redis holds of a ticket. Times are in ms since the epoch, -1 where it did not happen.
 
     `score` is what the waiting room sorted it by, None when it was admitted before it was seen waiting.
+    `passed_over` is whether its turn came while its player was away.
     """
 
     tid: str
@@ -29,6 +30,7 @@ class Ticket:
     issued_ms: int
     ready_ms: int
     score: float | None
+    passed_over: bool = False
 
 
 class Arrivals:
@@ -74,8 +76,8 @@ class Arrivals:
         return tickets
 
     def _ticket(self, tid: str, values: list[str]) -> Ticket:
-        tier, issued, ready = values
-        return Ticket(tid, tier, int(issued), int(ready or -1), self.scores.get(tid))
+        tier, issued, ready, passed = values
+        return Ticket(tid, tier, int(issued), int(ready or -1), self.scores.get(tid), passed != "")
 
 
 class Usage:

@@ -11,7 +11,7 @@ from client.connection import DECLARED, Connection
 from client.errors import ClientError, RequestFailed, TakenOver, TicketLost
 from client.events import DEFAULT_LIMIT, EventStream
 from client.link import Endpoint, Link, Route
-from protocol.errors import INVALID_TOKEN, SESSION_TAKEN_OVER, TICKET_NOT_FOUND, GoodbyeCode
+from protocol.errors import INVALID_TICKET, INVALID_TOKEN, SESSION_TAKEN_OVER, TICKET_NOT_FOUND, GoodbyeCode
 from protocol.messages import Access, Message
 from protocol.messages.auth import (
     Finalize,
@@ -166,11 +166,18 @@ class Player:
     async def sign_in(
         self, username: str, password: str, on_update: UpdateCallback | None = None
     ) -> Finalized:
-        """Log in, wait for the turn, and sign in."""
+        """Log in, wait for the turn, and sign in; wait again if the turn was lost with the connection."""
         ticket = await self.login(username, password)
-        if ticket.status is not TicketStatus.READY:
-            await self.wait_until_ready(on_update)
-        return await self.finalize()
+        is_ready = ticket.status is TicketStatus.READY
+        while True:
+            if not is_ready:
+                await self.wait_until_ready(on_update)
+            try:
+                return await self.finalize()
+            except RequestFailed as refused:
+                if refused.code != INVALID_TICKET.code:
+                    raise
+                is_ready = False
 
     # Going out.
 

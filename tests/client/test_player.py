@@ -9,6 +9,7 @@ from client import ClientError, ConnectionLost, Player, RequestFailed, TakenOver
 from protocol.errors import (
     BUSY,
     INVALID_CREDENTIALS,
+    INVALID_TICKET,
     INVALID_TOKEN,
     SESSION_TAKEN_OVER,
     TICKET_NOT_FOUND,
@@ -157,6 +158,23 @@ async def test_sign_in_waits_for_the_turn(peers: list[Peer]) -> None:
             "auth.finalize",
         ]
         assert other.connections == []
+
+
+async def test_sign_in_waits_again_for_a_turn_that_was_lost(peers: list[Peer]) -> None:
+    def stream(received: Received) -> None:
+        received.reply(place())
+        received.connection.event("QUEUE_READY", tid="T1", finalizeDeadlineSec=60)
+
+    def finalize(received: Received) -> None:
+        if len(keys(peers, "auth.finalize")) == 1:
+            received.refuse(INVALID_TICKET)
+        else:
+            received.reply(finalized())
+
+    teach(peers, auth_login=always(logged_in(READY)), queue_stream=stream, auth_finalize=finalize)
+    async with player_of(peers) as player:
+        assert (await player.sign_in("hong", "long enough")).user_id == "hong"
+    assert len(keys(peers, "queue.stream")) == 1
 
 
 async def test_ready_before_the_reply_to_stream(peers: list[Peer]) -> None:
