@@ -24,6 +24,14 @@ NAMES = {
 """Given names, as a terminal can show them anywhere and as their bearers write them."""
 
 
+class Tier(Enum):
+    """What a player of the demo is; the value is what people read. The best comes first."""
+
+    VIP = "VIP"
+    PREMIUM = "PREMIUM"
+    NORMAL = "NORMAL"
+
+
 class State(Enum):
     """Where a player of the demo is; the value is what people read."""
 
@@ -41,6 +49,7 @@ class Guest:
 
     name: str
     nickname: str
+    tier: Tier
     state: State = State.OUTSIDE
     position: int = 0
     ticket_s: float = 0.0
@@ -69,6 +78,7 @@ class Crowd:
         self.act = act
         self.admissions: list[float] = []
         self.waits: list[float] = []
+        self.waits_of: dict[Tier, list[float]] = {tier: [] for tier in Tier}
         self.most_waiting = 0
         for guest in self.guests:
             if guest.state is not State.LOST:
@@ -108,6 +118,11 @@ class Crowd:
         counted = Counter(int(at) for at in self.admissions)
         return [counted[second] for second in range(max(0, last - seconds), last)]
 
+    @property
+    def waiting(self) -> Counter[Tier]:
+        """How many of each tier are in the waiting room."""
+        return Counter(guest.tier for guest in self.guests if guest.state is State.WAITING)
+
     def next_in_line(self, most: int) -> list[str]:
         """The names of those whose turn is next."""
         waiting = (guest for guest in self.guests if guest.state is State.WAITING and guest.position)
@@ -130,6 +145,7 @@ class Crowd:
         self.move(guest, State.ADMITTED)
         self.admissions.append(self.now_s)
         self.waits.append(self.now_s - guest.ticket_s)
+        self.waits_of[guest.tier].append(self.waits[-1])
 
     def is_in(self, guest: Guest) -> None:
         """The guest is signed in."""
@@ -143,6 +159,8 @@ class Crowd:
 
 
 def _guest(number: int) -> Guest:
+    """Of a hundred one is a VIP and five are PREMIUM, as in the rush that lobbyd is made for."""
     name, nickname = list(NAMES.items())[number % len(NAMES)]
     again = number // len(NAMES)
-    return Guest(f"{name}-{again + 1}", nickname) if again else Guest(name, nickname)
+    tier = Tier.VIP if number % 100 == 99 else Tier.PREMIUM if number % 20 == 18 else Tier.NORMAL
+    return Guest(f"{name}-{again + 1}" if again else name, nickname, tier)

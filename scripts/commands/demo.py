@@ -1,7 +1,8 @@
 """The demo: players like any others make accounts, wait for their turn, sign in, and stay.
 
-In its first act each of them comes when passwords can be hashed, which is what takes the time. In the second
-one all come back at once with the tokens that they have, as on a day that a game opens: the waiting room.
+Some of them are VIPs, some PREMIUM players. In the first act each of them comes when passwords can be hashed,
+which is what takes the time. In the second one all come back at once with the tokens that they have, as on a
+day that a game opens: the waiting room.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from client.errors import RequestFailed
 from protocol.errors import USERNAME_TAKEN
 from protocol.messages.waiting import QueueUpdate
 from runtime.settings import Config
-from scripts.commands.crowd import Act, Crowd, Guest, State
+from scripts.commands.crowd import Act, Crowd, Guest, State, Tier
 from scripts.commands.picture import line, picture, summary
 from scripts.commands.screen import Screen
 
@@ -33,15 +34,24 @@ FRAME_S = 0.25
 LINE_S = 2.0
 
 
+GROUPS = {Tier.VIP: "VIP_Users", Tier.PREMIUM: "Premium_Users"}
+
+Join = Callable[[str, Sequence[str]], Awaitable[None]]
+"""Makes users members of a group."""
+
+
 class Demo:
     """A crowd that plays through `endpoints`. `password` is that of all its accounts."""
 
-    def __init__(self, players: int, endpoints: Sequence[Endpoint], config: Config, password: str) -> None:
+    def __init__(
+        self, players: int, endpoints: Sequence[Endpoint], config: Config, password: str, join: Join
+    ) -> None:
         login = config.login
         addresses = _addresses(endpoints[0][0], players)
         count = min(players, len(addresses) * PLAYERS_PER_ADDRESS)
         self.crowd = Crowd(count, login.admit_rate * login.pod_count / 60)
         self._password = password
+        self._join = join
         trust = _trust(config.socketd.tls_certificate)
         self._players = {
             guest: Player(
@@ -108,6 +118,8 @@ class Demo:
             # On a second start they have their accounts already.
             if refused.code != USERNAME_TAKEN.code:
                 raise
+        if guest.tier in GROUPS:
+            await self._join(GROUPS[guest.tier], [username])
 
     async def _come_back(self, guest: Guest) -> None:
         player = self._players[guest]

@@ -1,12 +1,15 @@
 """The demo's crowd, drawn: as a picture for terminals of 80 columns and more, as a line for anything else."""
 
+from collections.abc import Sequence
+from statistics import fmean
+
 from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from scripts.commands.crowd import Crowd, State
+from scripts.commands.crowd import Crowd, State, Tier
 
 COLOURS = {
     State.OUTSIDE: "bright_black",
@@ -16,6 +19,7 @@ COLOURS = {
     State.IN: "green",
     State.LOST: "red",
 }
+TIER_COLOURS = {Tier.VIP: "bright_magenta", Tier.PREMIUM: "bright_cyan", Tier.NORMAL: "yellow"}
 WIDTH = 80
 INSIDE = WIDTH - 6
 LABEL = 14
@@ -36,8 +40,10 @@ def picture(crowd: Crowd) -> RenderableType:
         Text(),
         *rows,
         Text(),
+        _tiers(crowd),
         _rate(crowd),
         _waits(crowd),
+        _waits_by_tier(crowd),
         _next(crowd),
         Text(),
         *events,
@@ -62,7 +68,9 @@ def line(crowd: Crowd) -> str:
     places = ", ".join(f"{counts[state]} {state.value}" for state in State if counts[state])
     pace = f"{crowd.admitted_per_s:.1f} of {crowd.rate_per_s:.1f} admitted a second"
     waited = f"average wait {_seconds(crowd.average_wait_s)}"
-    return f"players {crowd.act.value}, {crowd.now_s:.0f} s: {places}; {pace}; {waited}"
+    tiers = ", ".join(f"{count} {tier.value}" for tier in Tier if (count := crowd.waiting[tier]))
+    in_line = f"in line {tiers}; " if tiers else ""
+    return f"players {crowd.act.value}, {crowd.now_s:.0f} s: {places}; {in_line}{pace}; {waited}"
 
 
 def summary(crowd: Crowd) -> RenderableType:
@@ -79,6 +87,8 @@ def summary(crowd: Crowd) -> RenderableType:
     table.add_row("most in the waiting room", str(crowd.most_waiting))
     table.add_row("wait there, average", _seconds(crowd.average_wait_s))
     table.add_row("wait there, longest", _seconds(max(crowd.waits, default=None)))
+    for tier, waits in crowd.waits_of.items():
+        table.add_row(f"wait of {tier.value} players, average", _seconds(_mean(waits)))
     pace = f"{crowd.overall_admitted_per_s:.1f} of {crowd.rate_per_s:.1f}"
     table.add_row("admitted a second", pace)
     return table
@@ -103,6 +113,23 @@ def _bar(state: State, count: int, total: int) -> Text:
     row.append("━" * cells, colour)
     row.append("─" * (BAR - cells), "bright_black dim")
     row.append(f"{count:>6}", f"bold {colour}" if count else "dim")
+    return row
+
+
+def _tiers(crowd: Crowd) -> Text:
+    """Who waits, by tier."""
+    row, waiting = Text(f"{'in line':<{LABEL}}", "bold"), crowd.waiting
+    for number, tier in enumerate(Tier):
+        row.append(" · " if number else "")
+        row.append(f"{waiting[tier]} {tier.value}", f"bold {TIER_COLOURS[tier]}" if waiting[tier] else "dim")
+    return row
+
+
+def _waits_by_tier(crowd: Crowd) -> Text:
+    row = Text(f"{'by tier':<{LABEL}}", "bold")
+    for number, tier in enumerate(Tier):
+        row.append(" · " if number else "")
+        row.append(f"{tier.value} {_seconds(_mean(crowd.waits_of[tier]))}", TIER_COLOURS[tier])
     return row
 
 
@@ -134,6 +161,10 @@ def _next(crowd: Crowd) -> Text:
     row = Text(f"{'next in line':<{LABEL}}", "bold", no_wrap=True, overflow="ellipsis")
     row.append(" · ".join(crowd.next_in_line(NEXT)) or "–", "yellow")
     return row
+
+
+def _mean(waits: Sequence[float]) -> float | None:
+    return fmean(waits) if waits else None
 
 
 def _seconds(seconds: float | None) -> str:

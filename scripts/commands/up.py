@@ -25,6 +25,8 @@ from scripts.commands.programs import Programs
 from scripts.commands.screen import Screen
 from scripts.commands.supervisor import Supervisor
 from storage.connections import connect
+from storage.database import Database
+from storage.groups import Groups
 from storage.servers import Servers
 
 PATIENCE_S = 10.0
@@ -176,6 +178,13 @@ class System:
             if awaited:
                 self._screen.say(f"still waiting for {', '.join(awaited)}; logs are in {self._data_dir.logs}")
 
+    async def _join(self, group_id: str, user_ids: Sequence[str]) -> None:
+        database = Database(self._database_url)
+        try:
+            await Groups(database, self._redis).add_many(group_id, user_ids)
+        finally:
+            await database.close()
+
     async def _show_demo(self) -> None:
         """Show the crowd. It must not cost the system anything, not even by a mistake of its own."""
         crowd = demo.Demo(
@@ -183,6 +192,7 @@ class System:
             list(self._programs.sockets.values()),
             self._plan.config,
             self._data_dir.password("demo.password"),
+            self._join,
         )
         try:
             if crowd.is_short:

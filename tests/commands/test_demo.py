@@ -27,6 +27,7 @@ def test_a_crowd_comes_in_twice_and_stays(start: Start) -> None:
     running.wait_for(UP)
     assert re.search(r"players signed in +20 of 20\b", running.stdout)
     assert "turned away" not in running.stdout
+    assert re.search(r"wait of PREMIUM players, average +\d+\.\d s", running.stdout)
     assert re.search(r"^players log in with passwords, \d+ s: .*20 on the way", running.stdout, re.MULTILINE)
     admission = running.status()["admission"]
     assert (admission["issued"], admission["consumed"]) == (40, 40)

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from runtime.config import ConfigError, load
-from scripts.commands.crowd import NAMES, Act, Crowd, State
+from scripts.commands.crowd import NAMES, Act, Crowd, State, Tier
 from scripts.commands.data_dir import DataDir
 from scripts.commands.last_words import END_BYTES, MOST_LINES, last_words
 from scripts.commands.picture import WIDTH, line, picture, summary
@@ -124,6 +124,16 @@ class TestCrowd:
         assert counts == {State.WAITING: 1, State.IN: 1, State.LOST: 1}
         assert crowd.most_waiting == 2
         assert len(crowd.waits) == 1
+
+    def test_it_counts_who_waits_by_tier(self) -> None:
+        crowd = Crowd(200, 10)
+        for guest in crowd.guests:
+            crowd.waits_for_turn(guest, 1)
+        assert crowd.waiting == {Tier.VIP: 2, Tier.PREMIUM: 10, Tier.NORMAL: 188}
+        assert "in line 2 VIP, 10 PREMIUM, 188 NORMAL;" in line(crowd)
+        assert any("2 VIP · 10 PREMIUM · 188 NORMAL" in each for each in drawn(crowd))
+        crowd.is_admitted(crowd.guests[99])
+        assert [len(waits) for waits in crowd.waits_of.values()] == [1, 0, 0]
 
     def test_who_is_lost_does_not_come_back(self) -> None:
         crowd = Crowd(2, 10)
