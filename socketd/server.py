@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from functools import partial
 
 import structlog
 
@@ -12,7 +13,7 @@ from runtime.settings import LimitsSettings, SocketdSettings
 from socketd.connection import Connection
 from socketd.departures import Departures
 from socketd.dispatch import Dispatcher
-from socketd.limits import UserBuckets
+from socketd.limits import UserBuckets, network_of
 from socketd.registry import Registry
 from socketd.replies import Replies
 from socketd.timers import SLOT_S, Wheel
@@ -74,7 +75,11 @@ class Door:
             self._server = server
             return
         secure = SecureServer(
-            self._certificate, self._registry, lambda: Connection(self), self.limits.hello_timeout_s
+            self._certificate,
+            self._registry,
+            lambda: Connection(self),
+            partial(network_of, ipv6_prefix=self.rates.ipv6_prefix),
+            self.limits.hello_timeout_s,
         )
         self.port = await secure.open(host, port, BACKLOG)
         self._server = secure

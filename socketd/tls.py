@@ -69,11 +69,14 @@ class SecureServer:
         certificate: Certificate,
         registry: Registry,
         connect: Callable[[], asyncio.Protocol],
+        network: Callable[[str], str],
         handshake_timeout_s: float,
     ) -> None:
+        """`network` answers what an address counts as."""
         self._certificate = certificate
         self._registry = registry
         self._connect = connect
+        self._network = network
         self._timeout_s = handshake_timeout_s
         self._shaking: dict[asyncio.Protocol, str] = {}
         self._listeners: list[socket.socket] = []
@@ -130,7 +133,7 @@ class SecureServer:
                 log.error("cannot take a connection in", cause=str(error))
                 await asyncio.sleep(CANNOT_ACCEPT_PAUSE_S)
                 continue
-            peer = address[0]
+            peer = self._network(address[0])
             if self._registry.reserve(peer):
                 self._task(self._shake_hands(accepted, peer))
             else:

@@ -225,6 +225,28 @@ async def test_a_handshake_that_never_ends_leaves_nothing(strict: Process, trust
         each.leave()
 
 
+async def test_a_handshake_counts_for_its_ipv6_network(secure: Cluster, authority: Authority) -> None:
+    files = authority.issue("six", hosts=("::1",))
+    settings = {
+        "socketd.host": "::1",
+        "socketd.tls_certificate": files.certificate,
+        "socketd.tls_key": files.key,
+        "limits.connections_per_ip": 2,
+    }
+    node = await asyncio.to_thread(secure.start_node, settings=settings)
+    endpoint = "::1", node.endpoint[1]
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    guest = await Guest.at(endpoint, ssl=trusting)
+    slow = asyncio.create_task(reads_to_the_end(endpoint))
+    await asyncio.sleep(0.2)
+    assert await reads_to_the_end(endpoint) == b""
+    assert not slow.done()
+    await guest.is_served()
+    node.kill()
+    await slow
+    guest.leave()
+
+
 async def test_handshakes_that_fail_give_their_place_back(strict: Process, trusting: ssl.SSLContext) -> None:
     for _ in range(3 * MOST_PER_ADDRESS):
         assert await reads_to_the_end(strict.endpoint, b"GET / HTTP/1.0\r\n\r\n") == b""
