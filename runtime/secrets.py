@@ -21,6 +21,7 @@ from runtime.sealing import Seals
 from runtime.settings import AuthSettings
 
 MINIMUM_BYTES = 32
+MINIMUM_VARIETY = 8  # different characters; of 32 random hex digits, fewer once in 10^7
 KEY_FILE = "secret.key"
 CREDENTIAL = "lobbyd_secret"  # the name to give it in a unit's LoadCredential=
 
@@ -122,6 +123,11 @@ def _long_enough(text: bytes, source: str) -> bytes:
     if len(stripped) < MINIMUM_BYTES:
         raise ConfigError(
             f"{source}: expected at least {MINIMUM_BYTES} characters, got {len(stripped)}; "
+            "`openssl rand -base64 48` makes a good one"
+        )
+    if len(set(stripped)) < MINIMUM_VARIETY:
+        raise ConfigError(
+            f"{source}: expected a random secret, not fewer than {MINIMUM_VARIETY} different characters; "
             "`openssl rand -base64 48` makes a good one"
         )
     return stripped

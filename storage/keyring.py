@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.secrets import Secrets
 from storage.database import Database
 from storage.errors import StoreAway
-from storage.tables import encryption_keys
+from storage.tables import encryption_keys, users
 
 FOLLOW_S = 2.0
 """Between two looks at which key is current."""
@@ -59,6 +59,7 @@ class KeyRing:
     async def open(self) -> None:
         """Begin the ring where there is none, and use its current key. Raises OtherMasterSecret."""
         if not await self.keys():
+            self._refuse_other(await self._database.read(_any_key_in_use))
             await self._add(self._encryption.first_id, FIRST_BY)
         await self.follow()
 
@@ -77,10 +78,7 @@ class KeyRing:
         current = (await self.keys())[-1].key_id
         if current == self._encryption.current_id:
             return False
-        if not self._encryption.is_ours(current):
-            raise OtherMasterSecret(
-                "this database was begun with another master secret; give this process that one (auth.secret)"
-            )
+        self._refuse_other(current)
         self._encryption.use(current)
         return True
 
@@ -106,6 +104,12 @@ class KeyRing:
         await self.follow()
         return key_id
 
+    def _refuse_other(self, key_id: str | None) -> None:
+        if key_id is not None and not self._encryption.is_ours(key_id):
+            raise OtherMasterSecret(
+                "this database was begun with another master secret; give this process that one (auth.secret)"
+            )
+
     async def _add(self, key_id: str, created_by: str) -> None:
         row = {"key_id": key_id, "created_at": int(time.time() * 1000), "created_by": created_by[:64]}
 
@@ -114,3 +118,9 @@ class KeyRing:
 
         with suppress(IntegrityError):  # another process has begun the ring at the same moment
             await self._database.transaction(put)
+
+
+async def _any_key_in_use(connection: AsyncConnection) -> str | None:
+    """The id of a key that encrypts something, for a database that is older than its ring."""
+    email: str | None = await connection.scalar(select(users.c.email).limit(1))
+    return None if email is None else email.split(".")[1]

@@ -136,7 +136,7 @@ def test_another_master_secret_is_refused(running: Running) -> None:
         done = subprocess.run(
             [LOBBYCTL, "keys", *words, "--data-dir", str(running.data)],
             cwd=running.folder,
-            env={**environment(), "LOBBYD_AUTH__SECRET": "x" * 40},
+            env={**environment(), "LOBBYD_AUTH__SECRET": "that of another system altogether"},
             capture_output=True,
             text=True,
             timeout=60,

@@ -143,13 +143,13 @@ def test_no_secret_is_shown() -> None:
 
 def test_sources_come_in_order(tmp_path: Path) -> None:
     file, credentials, data_dir = tmp_path / "file", tmp_path / "credentials", tmp_path / "data"
-    file.write_text("f" * 32 + "\n")
+    file.write_text("from a file" * 3 + "\n")
     credentials.mkdir()
-    (credentials / "lobbyd_secret").write_text("c" * 32)
+    (credentials / "lobbyd_secret").write_text("credential" * 4)
     environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
-    assert same(load("s" * 32, str(file), environ, data_dir), Secrets(b"s" * 32))
-    assert same(load("", str(file), environ, data_dir), Secrets(b"f" * 32))
-    assert same(load("", "", environ, data_dir), Secrets(b"c" * 32))
+    assert same(load("a setting" * 4, str(file), environ, data_dir), Secrets(b"a setting" * 4))
+    assert same(load("", str(file), environ, data_dir), Secrets(b"from a file" * 3))
+    assert same(load("", "", environ, data_dir), Secrets(b"credential" * 4))
     assert not data_dir.exists()
 
 
@@ -199,6 +199,13 @@ def test_a_short_secret_is_refused_without_showing_it(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="at least 32 bytes"):
         Secrets(b"hunter2")
+
+
+@pytest.mark.parametrize("secret", ["x" * 40, "changeme"[:7] * 6, "0123456" * 10])
+def test_a_secret_that_nobody_drew_is_refused(secret: str) -> None:
+    with pytest.raises(ConfigError, match="expected a random secret") as caught:
+        load(secret)
+    assert secret not in str(caught.value)
 
 
 def test_a_secret_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:

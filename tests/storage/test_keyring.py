@@ -224,6 +224,17 @@ async def test_what_cannot_be_deciphered_is_named_and_left(
     assert (left["user002"], left["user004"]) == (rows["user003"], "v1.nonsense.AAAA")
 
 
+async def test_accounts_that_are_older_than_the_ring_tell_their_master_secret(
+    database: Database, people: dict[str, str]
+) -> None:
+    """After an upgrade the first worker may be the one with the wrong secret."""
+    stranger = KeyRing(database, Secrets(MASTER[::-1]))
+    with pytest.raises(OtherMasterSecret):
+        await stranger.open()
+    assert await stranger.keys() == []
+    assert len(await (await ring(database, secrets())).keys()) == 1
+
+
 async def test_an_account_whose_address_is_another_s_is_not_shown(
     database: Database, redis: Redis, people: dict[str, str]
 ) -> None:
