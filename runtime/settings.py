@@ -239,6 +239,16 @@ class MonitoringSettings(Section, frozen=True):
     webhook: Annotated[str, 'URL that gets each alert as a JSON POST; "" for none.'] = ""
 
 
+class ScalingSettings(Section, frozen=True):
+    """How many workers of a kind there should be (section 6.3 of the seed)."""
+
+    every_s: Annotated[Duration, "Time between two looks at the load."] = 10.0
+    least: Annotated[Count, "Workers of a kind at least."] = 1
+    most: Annotated[Count, "Workers of a kind at most."] = 8
+    more_after_s: Annotated[Duration, "Time from one change to more workers."] = 20.0
+    fewer_after_s: Annotated[Duration, "Time of little load before there are fewer workers."] = 120.0
+
+
 class LogSettings(Section, frozen=True):
     """What the processes write to stderr."""
 
@@ -265,4 +275,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    scaling: ScalingSettings = ScalingSettings()
     log: LogSettings = LogSettings()

@@ -83,6 +83,9 @@ MONITORING_ALERTS = "monitoring:alerts"
 MONITORING_PAST_ALERTS = "monitoring:alerts:past"
 """List of what became of alerts, newest first, a bounded number of them."""
 
+SCALING_DECISIONS = "scaling:decisions"
+"""String with expiry: how many workers of each kind there are and should be, and why."""
+
 MONITORING_LEAD = "monitoring:lead"
 """String with expiry: the operations worker that watches now (a lease)."""
 

@@ -52,6 +52,9 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
     workers: Annotated[
         list[str] | None, typer.Option(metavar="KIND=N", help="Workers of a kind, such as login=3.")
     ] = None,
+    autoscale: Annotated[
+        bool, typer.Option("--autoscale", help="Start and end workers by the load; see [scaling].")
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Settings; default ./config.toml, if it is there.")
@@ -81,6 +84,7 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
         data_dir=data_dir,
         config=config,
         overrides=tuple(overrides or ()),
+        autoscale=autoscale,
     )
     run(live, options)
 
@@ -97,6 +101,25 @@ def status(
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands.status import show  # noqa: PLC0415
+
+    run(show, data_dir, config, as_json=as_json)
+
+
+@app.command()
+def scaling(
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Show how many workers of each kind there are and should be, and why.
+
+    Whether anything follows is up to who starts the workers:
+    `lobbyctl up --autoscale` does. Changes nothing itself.
+
+    Exits with 1 when nothing runs, or when its Redis cannot be reached.
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.scaling import show  # noqa: PLC0415
 
     run(show, data_dir, config, as_json=as_json)
 

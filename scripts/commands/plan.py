@@ -28,6 +28,7 @@ class Options:
     data_dir: Path
     config: Path | None
     overrides: Sequence[str]
+    autoscale: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Plan:
     ports: Sequence[int]
     workers: Mapping[str, int]
     players: int
+    autoscale: bool
 
 
 def plan(options: Options) -> Plan:
@@ -61,6 +63,7 @@ def plan(options: Options) -> Plan:
         ports=_ports(config.socketd.port if options.port is None else options.port, options.nodes),
         workers=_worker_counts(options.workers, embedded=not config.redis.url),
         players=options.players,
+        autoscale=options.autoscale,
     )
 
 

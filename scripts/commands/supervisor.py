@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from scripts.commands.child import Child, Observer, Program
 
+LOOK_AGAIN_S = 1.0
+"""Children come and go: how often who watches looks who there is."""
+
 
 class Supervisor:
     """Keeps programs alive. `lock` is a file descriptor that every one of them inherits."""
@@ -12,6 +15,7 @@ class Supervisor:
     def __init__(self, observer: Observer, lock: int) -> None:
         self._observer = observer
         self._lock = lock
+        self._ending: set[Child] = set()
         self._groups: list[dict[Child, asyncio.Task[None]]] = []
 
     @property
@@ -34,11 +38,36 @@ class Supervisor:
             ready.cancel()
         self._raise_failures()
 
+    async def add(self, program: Program, beside: Child) -> None:
+        """Start one more beside another, and wait until it is ready. Raises Failed when it will not be."""
+        group = next(group for group in self._groups if beside in group)
+        child = Child(program, self._observer, self._lock)
+        task = group[child] = asyncio.create_task(child.run(), name=child.process_id)
+        ready = asyncio.create_task(child.was_ready.wait())
+        try:
+            await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        self._raise_failures()
+
+    async def end(self, child: Child) -> None:
+        """End one child, which finishes what it has accepted, and forget it."""
+        for group in self._groups:
+            if child in group:
+                self._ending.add(child)
+                child.stop()
+                await asyncio.wait([group[child]])
+                del group[child]
+                self._ending.discard(child)
+
     async def watch(self) -> None:
         """Wait for ever; raises what ends the care for a child, which is nobody's intention."""
-        tasks = [task for group in self._groups for task in group.values()]
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        self._raise_failures()
+        while True:
+            tasks = [
+                task for group in self._groups for child, task in group.items() if child not in self._ending
+            ]
+            await asyncio.wait(tasks, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failures()
 
     async def stop(self) -> bool:
         """End all groups, the last one first. Answers whether every process ended well."""

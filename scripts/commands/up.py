@@ -15,13 +15,14 @@ from pathlib import Path
 from runtime.config import CREDENTIALS_VARIABLE, ConfigError
 from runtime.daemon import EXIT_CLEAN, EXIT_ERROR, EXIT_REFUSED
 from runtime.secrets import CREDENTIAL, KEY_FILE, Secrets
-from runtime.waiting import until
+from runtime.waiting import cancel, until
 from scripts.commands import demo
 from scripts.commands.child import Child, Failed
 from scripts.commands.data_dir import RunsAlready
 from scripts.commands.embedded import EmbeddedValkey
 from scripts.commands.plan import STATUS, Options, Plan, check_ports, plan, socket_address
 from scripts.commands.programs import Programs
+from scripts.commands.scaler import Scaler
 from scripts.commands.screen import Screen
 from scripts.commands.supervisor import Supervisor
 from storage.connections import connect
@@ -76,6 +77,7 @@ class System:
         )
         self._supervisor = Supervisor(self, lock)
         self._ending = asyncio.Event()
+        self._scaling: asyncio.Task[None] | None = None
 
     async def live(self) -> int:
         """Start, keep alive, and at a signal end it all. Answers the exit code."""
@@ -168,6 +170,11 @@ class System:
             for number, port in enumerate(planned.ports, start=1)
         ]
         await self._supervisor.start(nodes)
+        if planned.autoscale:
+            scaler = Scaler(
+                self._redis, self._supervisor, self._programs, self._screen, self._write_endpoints
+            )
+            self._scaling = asyncio.create_task(scaler.run())
 
     async def _tell_who_is_awaited(self) -> None:
         while True:
@@ -224,6 +231,8 @@ class System:
     async def _stop(self) -> bool:
         self._screen.end()
         self._screen.say("Stopping: nodes, workers, stores. A second signal stops at once.", "bold")
+        if self._scaling is not None:
+            await cancel({self._scaling})
         ended_well = await self._supervisor.stop()
         self._data_dir.endpoints.unlink(missing_ok=True)
         await self._redis.aclose()

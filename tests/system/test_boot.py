@@ -25,7 +25,10 @@ SEED_FIELDS = {
     "memoryUsage",
     "networkStatus",
 }
-OPERATORS_FIELDS = {"host", "port", "pid", "connections", "version", "bootId", "lastHeartbeat", "error"}
+OPERATORS_FIELDS = {
+    "host", "port", "pid", "connections", "version", "bootId", "lastHeartbeat", "error",
+    "requests", "errors", "latencyP99Ms",
+}  # fmt: skip
 
 
 def failed(cluster: Cluster, process: Process, step: str) -> str:

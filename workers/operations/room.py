@@ -10,6 +10,7 @@ from runtime.daemon import Step
 from storage.admission import AdmissionSettings
 from storage.monitoring import Monitoring
 from storage.priorities import Priorities
+from storage.scaling import Scaling
 from storage.whereabouts import Whereabouts
 from workers.operations.watch import TOPIC, Watch
 from workers.process import Kind, WorkerProcess, request_intake
@@ -42,15 +43,14 @@ async def subscribe(room: OperationsRoom, call: Call[MonitorSubscribe]) -> Answe
 
 def assemble(process: WorkerProcess) -> Kind:
     """The parts of an operations worker."""
-    config = process.config
     telling = Telling(Whereabouts(process.wire), process.outbox)
     watch = Watch(
         Monitoring(process.redis),
         AdmissionSettings(process.wire),
         Priorities(process.wire),
+        Scaling(process.wire),
         telling,
-        config.monitoring,
-        config.status,
+        process.config,
         process.boot_id,
     )
 
@@ -62,7 +62,7 @@ def assemble(process: WorkerProcess) -> Kind:
 
     requests = Requests(handlers, OperationsRoom(watch), process.outbox, process.seals)
     return Kind(
-        [request_intake(config, requests, CONCURRENCY)],
+        [request_intake(process.config, requests, CONCURRENCY)],
         before=[Step("handler registration", register_handlers)],
         after=[Step("watch", start_watch)],
     )

@@ -8,15 +8,17 @@ import structlog
 
 from protocol.messages.monitor import Alert, AlertLevel, AlertState, Metrics
 from runtime.logging import redact_text
-from runtime.settings import MonitoringSettings, StatusSettings
+from runtime.settings import Config
 from storage.admission import AdmissionSettings
 from storage.errors import StoreAway
 from storage.monitoring import Monitoring
 from storage.priorities import Priorities
+from storage.scaling import Scaling
 from workers.operations.alerts import Open, OpenAlert, judge, told
 from workers.operations.door import Door, Opening, after
 from workers.operations.load import behind_the_door
 from workers.operations.priorities import priorities
+from workers.operations.scaling import decide
 from workers.operations.thresholds import Finding, findings
 from workers.telling import Telling
 
@@ -43,20 +45,22 @@ class Watch:
         monitoring: Monitoring,
         admission: AdmissionSettings,
         queue_priorities: Priorities,
+        scaling: Scaling,
         telling: Telling,
-        settings: MonitoringSettings,
-        status: StatusSettings,
+        config: Config,
         boot_id: str,
     ) -> None:
         self._monitoring = monitoring
         self._admission = admission
         self._priorities = queue_priorities
         self._telling = telling
-        self._settings = settings
-        self._silence_s = status.heartbeat_s * MISSED
+        self._scaling = scaling
+        self._config = config
+        self._settings = config.monitoring
+        self._silence_s = config.status.heartbeat_s * MISSED
         self._boot_id = boot_id
         self._calm = 0
-        self._priorities_due_ms = 0
+        self._priorities_due_ms = self._scaling_due_ms = 0
         self._posts: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -88,6 +92,9 @@ class Watch:
             self._priorities_due_ms = sample.at + int(self._settings.priorities_every_s * 1000)
             await self._keep_priorities(sample)
         wrong = [*findings(sample, self._settings, self._silence_s), *await self._keep_door(sample)]
+        if sample.at >= self._scaling_due_ms:
+            self._scaling_due_ms = sample.at + int(self._config.scaling.every_s * 1000)
+            await self._scaling.decide(decide(sample, await self._scaling.decisions(), self._config.scaling))
         alerts = judge(await self._open(), wrong, sample.at, self._settings)
         news = [each.alert for each in alerts.values() if not each.is_told]
         # Kept before it is told and again after: who takes over tells what was not.
