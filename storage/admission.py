@@ -6,6 +6,7 @@ or Redis has lost it. Every change is one Function in `functions/admission.lua`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from protocol.envelope import Address
@@ -14,6 +15,7 @@ from storage import keys
 from storage.audit import as_field
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
+from storage.tickets import LIBRARY as TICKETS
 from storage.wire import Argument, Executor
 
 LIBRARY = Library("audit", "admission")
@@ -28,7 +30,7 @@ class Settings:
 
     `rate` holds but for a pause, `total_rate` is in force. `set_by` is the operator who changed something
     last and `set_at` the ISO time of it, both None where only configuration has spoken, as is
-    `operator_rate` while no operator has set a rate.
+    `operator_rate` while no operator has set a rate. `opens_at` is the ISO time of an opening to come.
     """
 
     rate: float
@@ -39,6 +41,7 @@ class Settings:
     paused: bool
     set_by: str | None
     set_at: str | None
+    opens_at: str | None = None
 
     @property
     def pod_rate(self) -> float | None:
@@ -64,13 +67,16 @@ class Standing:
 
     `node` streams the ticket's events, or is None; `unseen_s` ago its player was last known to be there,
     and a place whose player stays away is kept for `kept_s` from now. `deadline_s` is what is left to
-    finalize a READY ticket, else None.
+    finalize a READY ticket, else None. `wait_s` is what the player is told of the wait, None while nobody can
+    say; before an opening, at the ISO time `opens_at`, the position is the last of the tier.
     """
 
     status: TicketStatus
     tier: str
     position: int
     total_waiting: int
+    wait_s: float | None
+    opens_at: str | None
     since_issue_s: float
     node: str | None
     unseen_s: float
@@ -99,9 +105,9 @@ class AdmissionSettings:
         values = (admit_rate, pod_count, max_wait_factor, opens_at)
         await self._call("admission_configure", [keys.PORTAL_CONFIG], *values)
 
-    async def set_rate(self, total_rate: int, operator: str) -> Change:
-        """Have so many let in a minute by all pods together; a pause goes on."""
-        return await self._change("rate", operator, total_rate)
+    async def set_rate(self, total_rate: int | None, operator: str) -> Change:
+        """Have so many let in a minute by all pods together, None for what is configured; a pause goes on."""
+        return await self._change("rate", operator, "" if total_rate is None else total_rate)
 
     async def pause(self, operator: str) -> Change:
         """Let nobody in until `resume`."""
@@ -128,11 +134,13 @@ class AdmissionSettings:
 
     async def show(self) -> Settings:
         """What is set now."""
-        names = ("totalRate", "admitRate", "podCount", "operatorRate", "paused", "setBy", "setAt")
+        names = ("totalRate", "admitRate", "podCount", "operatorRate", "paused", "setBy", "setAt", "opensAt")
         values = await self._execute("HMGET", keys.PORTAL_CONFIG, *names)
-        total, admit, pods, operator, paused, set_by, set_at = [
+        total, admit, pods, operator, paused, set_by, set_at, opens_at = [
             value.decode() if value is not None else None for value in values
         ]
+        seconds, _ = await self._execute("TIME")
+        is_closed = opens_at is not None and int(opens_at) > int(seconds) * 1000
         configured = float(admit or 0) * int(pods or 0)
         operator_rate = None if operator is None else float(operator)
         return Settings(
@@ -144,15 +152,20 @@ class AdmissionSettings:
             paused=paused == "1",
             set_by=set_by,
             set_at=set_at,
+            opens_at=_as_iso(int(opens_at or 0) / 1000) if is_closed else None,
         )
 
     async def standing(self, user_id: str) -> Standing | None:
         """Where a user stands, None without a ticket that can be used."""
-        names = [keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_READY]
-        answer = await self._call("admission_stand", names, keys.TICKET_PREFIX)
+        names = [
+            keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS,
+            keys.PORTAL_BUCKET, keys.PORTAL_CONFIG,
+        ]  # fmt: skip
+        with redis_away_is_store_away():
+            answer = await TICKETS.call(self._redis, "ticket_stand", names, [keys.TICKET_PREFIX])
         if not answer:
             return None
-        position, total, kept_ms, deadline_ms, now_ms, fields = answer
+        position, total, kept_ms, deadline_ms, now_ms, wait_ms, opens_at, fields = answer
         ticket = dict(zip(fields[::2], fields[1::2], strict=True))
         now = int(now_ms)
         is_streaming = ticket[b"streaming"] == b"1"
@@ -161,6 +174,8 @@ class AdmissionSettings:
             status=TicketStatus(ticket[b"status"].decode()),
             position=position,
             total_waiting=total,
+            wait_s=None if wait_ms < 0 else wait_ms / 1000,
+            opens_at=_as_iso(opens_at / 1000) if opens_at else None,
             since_issue_s=_since_s(now, ticket[b"issuedAt"]),
             node=Address.parse(ticket[b"owner"].decode()).server_id if is_streaming else None,
             unseen_s=_since_s(now, ticket[b"lastSeen"]),
@@ -182,6 +197,10 @@ class AdmissionSettings:
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
         with redis_away_is_store_away():
             return await LIBRARY.call(self._redis, function, names, args)
+
+
+def _as_iso(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _since_s(now_ms: int, then_ms: bytes) -> float:

@@ -17,7 +17,9 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("order", "opening", "pace", "estimates", "away", "tickets", "admitting", "sessions")
+LIBRARY = Library(
+    "order", "opening", "pace", "estimates", "away", "tickets", "admitting", "standing", "sessions"
+)
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
 
@@ -226,15 +228,9 @@ class Tickets:
             raise RoomFull(answer[1])
         _, tid, client_id, status, position, total, kicked, wait_ms, opens_at = answer
         return Place(
-            tid.decode(),
-            client_id.decode(),
-            TicketStatus(status.decode()),
-            position,
-            total,
-            address_of(kicked),
-            wait_s=_wait_s(wait_ms),
-            opens_at=opens_at or None,
-        )
+            tid.decode(), client_id.decode(), TicketStatus(status.decode()), position, total,
+            address_of(kicked), wait_s=_wait_s(wait_ms), opens_at=opens_at or None,
+        )  # fmt: skip
 
     async def stream(self, tid: str, client_id: str, asker: Asker) -> Place:
         """Have the ticket's events sent to the asker. Raises TicketNotFound or TakenOver."""
@@ -243,16 +239,9 @@ class Tickets:
             keys.PORTAL_BUCKET, keys.PORTAL_CONFIG,
         ]  # fmt: skip
         answer = await self._call(
-            "ticket_stream",
-            names,
-            tid,
-            client_id,
-            str(asker.address),
-            asker.sent_ms,
-            self._ttl_ms,
-            *PREFIXES[2:],
-            self._factor,
-        )
+            "ticket_stream", names, tid, client_id, str(asker.address), asker.sent_ms, self._ttl_ms,
+            *PREFIXES[2:], self._factor,
+        )  # fmt: skip
         _refuse(answer[0])
         _, status, position, total, kicked, left_ms, wait_ms, opens_at = answer
         return Place(
@@ -355,11 +344,16 @@ class Tickets:
         return True
 
     async def ledger(self) -> dict[str, float]:
-        """The admission ledger at one moment: issued = waiting + ready + consumed + cancelled + expired."""
+        """The admission ledger at one moment: issued = waiting + ready + consumed + cancelled + expired.
+
+        `outflow` is how many leave the line for each that the rate lets in, of late.
+        """
         names = [
             keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS, keys.PORTAL_CONFIG, keys.PORTAL_AWAY,
+            keys.PORTAL_BUCKET,
         ]  # fmt: skip
-        waiting, ready, rate, average, off, *counts = await self._call("ticket_ledger", names, *_COUNTERS)
+        answer = await self._call("ticket_ledger", names, *_COUNTERS)
+        waiting, ready, rate, average, off, outflow, *counts = answer
         return {
             "waiting": waiting,
             "ready": ready,
@@ -367,6 +361,7 @@ class Tickets:
             "totalRate": float(rate or 0),
             "avgWaitSec": float(average or 0),
             "estimateErrorSec": float(off or 0),
+            "outflow": float(outflow),
         }
 
     async def _execute(self, *command: Argument) -> Any:

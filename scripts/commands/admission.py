@@ -13,10 +13,17 @@ from scripts.commands.options import AsJson, DataDir, SystemConfig
 app = typer.Typer(help="See and change how many players are let in.", no_args_is_help=True)
 
 
-def _some(rate: int) -> int:
-    if rate == 0:
+CONFIGURED = "configured"
+
+
+def _some(rate: str) -> str:
+    if rate == CONFIGURED:
+        return rate
+    if not rate.lstrip("-").isdecimal():
+        raise typer.BadParameter(f"{rate!r} is neither a number of players nor `{CONFIGURED}`.")
+    if int(rate) == 0:
         raise typer.BadParameter("0 lets nobody in: use `lobbyctl admission pause`.")
-    if rate < 0:
+    if int(rate) < 0:
         raise typer.BadParameter(f"{rate} is not a number of players.")
     return rate
 
@@ -34,9 +41,11 @@ def show(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: 
 @app.command("rate", context_settings={"ignore_unknown_options": True})
 def rate(
     total: Annotated[
-        int,
+        str,
         typer.Argument(
-            metavar="N", callback=_some, help="Players a minute, for all pods together; at least 1."
+            metavar=f"N|{CONFIGURED}",
+            callback=_some,
+            help=f"Players a minute, for all pods together; at least 1. `{CONFIGURED}`: what is configured.",
         ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -48,14 +57,16 @@ def rate(
 
     Shows first how long the last in line waits now and would then,
     and asks. The rate holds until an operator sets another one,
-    whatever is configured and whoever restarts.
+    whatever is configured and whoever restarts; `configured` gives
+    it back to configuration.
 
     Exits with 1 when the answer is no.
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import admission_change  # noqa: PLC0415
 
-    run(admission_change.rate, data_dir, config, total, is_sure=yes, as_json=as_json)
+    rate = None if total == CONFIGURED else int(total)
+    run(admission_change.rate, data_dir, config, rate, is_sure=yes, as_json=as_json)
 
 
 @app.command("pause")

@@ -17,25 +17,30 @@ from storage.tickets import Tickets
 
 
 async def rate(
-    data_dir: Path, config_file: Path | None, total_rate: int, *, is_sure: bool, as_json: bool
+    data_dir: Path, config_file: Path | None, total_rate: int | None, *, is_sure: bool, as_json: bool
 ) -> int:
-    """Set the rate, in players a minute, once the operator has seen what it does. Answers the exit code."""
+    """Set the rate, in players a minute, once the operator has seen what it does. Answers the exit code.
+
+    None is what is configured.
+    """
 
     async def work(redis: Redis) -> int | None:
         settings = AdmissionSettings(redis)
         now = await settings.show()
-        waiting = int((await Tickets(redis, ttl_s=0).ledger())["waiting"])
-        print(_projection(now, waiting, total_rate), file=sys.stderr if as_json else sys.stdout)
-        if not is_sure and not _says_yes(f"Let in {a_minute(total_rate)}, all pods together?"):
+        ledger = await Tickets(redis, ttl_s=0).ledger()
+        wanted = now.configured_rate if total_rate is None else total_rate
+        print(_projection(now, ledger, wanted), file=sys.stderr if as_json else sys.stdout)
+        as_configured = ", as configured" if total_rate is None else ""
+        if not is_sure and not _says_yes(f"Let in {a_minute(wanted)}{as_configured}, all pods together?"):
             print("Nothing was changed.", file=sys.stderr)
             return EXIT_ERROR
         change = await settings.set_rate(total_rate, operator())
         facts = {
-            "waiting": waiting,
-            "lastWaitSecBefore": wait_s(waiting, now.total_rate),
-            "lastWaitSecAfter": wait_s(waiting, 0 if now.paused else total_rate),
+            "waiting": int(ledger["waiting"]),
+            "lastWaitSecBefore": wait_s(ledger, now.total_rate),
+            "lastWaitSecAfter": wait_s(ledger, 0 if now.paused else wanted),
         }
-        said = f"Set: {a_minute(change.after)}, {change.before:,.0f} before."
+        said = f"Set: {a_minute(change.after)}{as_configured}, {change.before:,.0f} before."
         _print(change, facts, said, as_json=as_json)
         return None
 
@@ -64,14 +69,17 @@ async def resume(data_dir: Path, config_file: Path | None, *, as_json: bool) -> 
     return await with_redis(data_dir, config_file, work)
 
 
-def _projection(now: Settings, waiting: int, total_rate: int) -> str:
+def _projection(now: Settings, ledger: Mapping[str, float], total_rate: float) -> str:
+    waiting = int(ledger["waiting"])
     lines = [f"{waiting:,} player{' waits' if waiting == 1 else 's wait'}."]
     if waiting:
-        at_old = in_words(wait_s(waiting, now.rate))
-        at_new = in_words(wait_s(waiting, total_rate))
+        at_old = in_words(wait_s(ledger, now.rate))
+        at_new = in_words(wait_s(ledger, total_rate))
         lines.append(
-            f"The last in line waits {at_old} at {now.rate:,.0f} a minute, and {at_new} at {total_rate:,}."
+            f"The last in line waits {at_old} at {now.rate:,.0f} a minute, and {at_new} at {total_rate:,.0f}."
         )
+    if now.opens_at is not None:
+        lines.append(f"Nobody is let in before the opening at {now.opens_at}: waits count from then on.")
     if now.paused:
         lines.append("Admission is paused: the rate counts from `lobbyctl admission resume` on.")
     return "\n".join(lines)

@@ -56,9 +56,12 @@ async def why(data_dir: Path, config_file: Path | None, username: str, *, as_jso
     return await with_redis(data_dir, config_file, work)
 
 
-def wait_s(places: int, rate: float) -> int | None:
-    """How long so many players take at a rate a minute, in seconds; None while nobody is let in."""
-    return math.ceil(places * 60 / rate) if rate > 0 else None
+def wait_s(ledger: Mapping[str, float], rate: float) -> int | None:
+    """How long all who wait would take at a rate a minute, in seconds; None while nobody is let in.
+
+    As players' estimates it goes by how many have really left the line of late for each that the rate let in.
+    """
+    return math.ceil(ledger["waiting"] * 60 / (rate * ledger["outflow"])) if rate > 0 else None
 
 
 def a_minute(rate: float) -> str:
@@ -92,8 +95,10 @@ def _shown(settings: Settings, ledger: Mapping[str, float]) -> dict[str, Any]:
         "setBy": settings.set_by,
         "setAt": settings.set_at,
         "ledger": {name: ledger[name] for name in counters},
+        "opensAt": settings.opens_at,
         "avgWaitSec": ledger["avgWaitSec"],
-        "lastWaitSec": wait_s(int(ledger["waiting"]), settings.total_rate),
+        "estimateErrorSec": ledger["estimateErrorSec"],
+        "lastWaitSec": wait_s(ledger, settings.total_rate),
     }
 
 
@@ -103,6 +108,8 @@ def _rate_in_words(settings: Settings) -> str:
     lines = [f"Let in: {rate}."]
     if settings.paused:
         lines = ["PAUSED: nobody is let in.", f"`lobbyctl admission resume` lets in {rate}."]
+    if settings.opens_at is not None:
+        lines.insert(0, f"CLOSED: nobody is let in before the opening at {settings.opens_at}.")
     if settings.operator_rate is None:
         lines.append("The rate is the configured one.")
     else:
@@ -116,8 +123,10 @@ def _waits_in_words(settings: Settings, ledger: Mapping[str, float]) -> str:
     waiting = int(ledger["waiting"])
     if not waiting:
         return f"Nobody waits; {latest_wait(ledger)}."
-    last = in_words(wait_s(waiting, settings.total_rate))
-    return f"The last in line waits {last} from now; {latest_wait(ledger)}."
+    last = in_words(wait_s(ledger, settings.total_rate))
+    off = f"estimates were {ledger['estimateErrorSec']:.1f} s off"
+    since = "from now" if settings.opens_at is None else "from the opening on"
+    return f"The last in line waits {last} {since}; {latest_wait(ledger)}, {off}."
 
 
 # Explaining one.
@@ -128,7 +137,9 @@ def _waits_for(standing: Standing, now: Settings) -> str:
         return "finalize"
     if standing.is_passed_over:
         return "player"
-    return "paused" if now.paused else "rate"
+    if now.paused:
+        return "paused"
+    return "rate" if standing.opens_at is None else "opening"
 
 
 def _is_connected(standing: Standing) -> bool:
@@ -138,7 +149,6 @@ def _is_connected(standing: Standing) -> bool:
 def _explained(user_id: str, standing: Standing | None, now: Settings) -> dict[str, Any]:
     if standing is None:
         return {"userId": user_id, "status": None, "waitsFor": None}
-    is_pending = standing.status is TicketStatus.PENDING
     return {
         "userId": user_id,
         "status": standing.status.value,
@@ -146,7 +156,8 @@ def _explained(user_id: str, standing: Standing | None, now: Settings) -> dict[s
         "position": standing.position,
         "totalWaiting": standing.total_waiting,
         "sinceIssueSec": standing.since_issue_s,
-        "estimatedWaitSec": wait_s(standing.position, now.total_rate) if is_pending else 0,
+        "estimatedWaitSec": None if standing.wait_s is None else math.ceil(standing.wait_s),
+        "opensAt": standing.opens_at,
         "connected": _is_connected(standing),
         "node": standing.node,
         "unseenSec": standing.unseen_s,
@@ -185,6 +196,14 @@ def _reason(standing: Standing, now: Settings) -> str:
             return "The turn came while nobody was there: it comes again as soon as the player is back."
         case "paused":
             return "Waits for the end of the pause: `lobbyctl admission resume`."
+        case "opening":
+            return (
+                f"Waits for the opening at {standing.opens_at}: places are drawn then, this is the last one."
+            )
+        case _ if standing.wait_s is None:
+            return (
+                f"Waits for its turn at {a_minute(now.total_rate)}; nobody has come in yet to tell how long."
+            )
         case _:
-            turn = in_words(wait_s(standing.position, now.total_rate))
+            turn = in_words(math.ceil(standing.wait_s))
             return f"Waits for its turn, in about {turn}, at {a_minute(now.total_rate)}."

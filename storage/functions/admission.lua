@@ -46,7 +46,8 @@ end
 
 -- Does what an operator says, and tells the audit log. To pause what is paused, or to resume what is not,
 -- changes nothing.
--- KEYS: settings, audit log, pending. ARGV: 'rate', 'pause' or 'resume', operator, players a minute for 'rate'.
+-- KEYS: settings, audit log, pending. ARGV: 'rate', 'pause' or 'resume', operator, for 'rate' players a minute or ''
+-- for what is configured.
 -- Answers 1 or 0 for changed or not, and the rates before and after: for 'rate' those that hold but for a pause, else
 -- those in force.
 local function change(keys, args)
@@ -55,8 +56,12 @@ local function change(keys, args)
   local rate, paused = tonumber(was[1] or (was[2] or 0) * (was[3] or 0)), was[4] == '1'
   local before, after = paused and 0 or rate, 0
   if action == 'rate' then
-    before, after = rate, tonumber(args[3])
-    redis.call('HSET', keys[1], 'operatorRate', args[3])
+    before, after = rate, tonumber(args[3]) or (was[2] or 0) * (was[3] or 0)
+    if args[3] == '' then
+      redis.call('HDEL', keys[1], 'operatorRate')
+    else
+      redis.call('HSET', keys[1], 'operatorRate', args[3])
+    end
   elseif (action == 'pause') == paused then
     return {0, whole(before), whole(before)}
   else
@@ -98,22 +103,7 @@ local function current(keys, args)
   return was[1]
 end
 
--- Where a user stands, all of one moment.
--- KEYS: user's ticket, waiting, ready. ARGV: ticket prefix.
--- Answers {} without a ticket, else position or 0, how many wait, ms for which an unseen player's place is
--- kept, the deadline or nothing, now, and the ticket's fields.
-local function stand(keys, args)
-  local tid = redis.call('GET', keys[1])
-  local fields = tid and redis.call('HGETALL', args[1] .. tid) or {}
-  if #fields == 0 then return {} end
-  local time, rank = redis.call('TIME'), redis.call('ZRANK', keys[2], tid)
-  local now = whole(time[1] * 1000 + math.floor(time[2] / 1000))
-  return {rank and rank + 1 or 0, redis.call('ZCARD', keys[2]), redis.call('PTTL', keys[1]),
-    redis.call('ZSCORE', keys[3], tid), now, fields}
-end
-
 register('admission_configure', {'hash'}, configure)
 register('admission_change', {'hash', 'list', 'stream'}, change)
 register('admission_open', {'hash'}, open)
 register('admission_current', {'hash'}, current)
-register('admission_stand', {'string', 'zset', 'zset'}, stand)

@@ -20,6 +20,11 @@ local function note_outflow(bucket, rate, gone, spent)
   bucket.gone, bucket.spent = bucket.gone * fading + gone, bucket.spent * fading + spent
 end
 
+-- How many leave the head of the line for each that the rate lets in.
+local function outflow(gone, spent)
+  return ((gone or 0) + EXPECTED) / ((spent or 0) + EXPECTED)
+end
+
 -- What waits can be told from now. Without `flow`, in places a ms, they are unknown: while nobody is let in, and until
 -- somebody has really come in. `opens_at` is the ms of an opening that is still to come.
 local function forecast(config, bucket, stats, now)
@@ -33,7 +38,7 @@ local function forecast(config, bucket, stats, now)
     owed = 0,
   }
   if rate == 0 or consumed <= tonumber(was[10] or 0) then return seen end
-  seen.flow = rate * ((was[6] or 0) + EXPECTED) / ((was[7] or 0) + EXPECTED)
+  seen.flow = rate * outflow(was[6], was[7])
   if is_same then
     local tokens = was[1] + math.max(0, now - was[2]) * rate
     seen.at_hand, seen.owed = math.min(1 + rate * BURST_MS, tokens) + was[5], tonumber(was[3])

@@ -281,12 +281,14 @@ local function touch(keys, args)
   return touched
 end
 
--- KEYS: waiting, ready, stats, config, away. ARGV: counters. Answers waiting, ready, total rate, average wait, by how
--- much estimates are off and each counter, all of one moment. Who was passed over waits, too.
+-- KEYS: waiting, ready, stats, config, away, bucket. ARGV: counters. Answers waiting, ready, total rate, average wait,
+-- by how much estimates are off, how many leave the line for each that the rate lets in, and each counter, all of one
+-- moment. Who was passed over waits, too.
 local function ledger(keys, args)
   local answer = {redis.call('ZCARD', keys[1]) + redis.call('ZCARD', keys[5]), redis.call('ZCARD', keys[2]),
     redis.call('HGET', keys[4], 'totalRate'), redis.call('HGET', keys[3], 'avgWaitTime'),
-    redis.call('HGET', keys[3], 'estimateError')}
+    redis.call('HGET', keys[3], 'estimateError'),
+    string.format('%.6f', outflow(unpack(redis.call('HMGET', keys[6], 'gone', 'spent'))))}
   for _, counter in ipairs(args) do answer[#answer + 1] = redis.call('HGET', keys[3], counter) end
   return answer
 end
@@ -296,4 +298,4 @@ register('ticket_stream', {'hash', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash
 register('ticket_cancel', {'hash', 'set', 'string', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, cancel)
 register('ticket_survey', {'zset', 'hash', 'hash', 'hash'}, survey)
 register('ticket_touch', {'zset', 'zset'}, touch)
-register('ticket_ledger', {'zset', 'zset', 'hash', 'hash', 'zset'}, ledger)
+register('ticket_ledger', {'zset', 'zset', 'hash', 'hash', 'zset', 'hash'}, ledger)

@@ -212,7 +212,11 @@ def test_ctrl_c_is_a_no(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [("0", "use `lobbyctl admission pause`"), ("-5", "-5 is not a number"), ("many", "as an integer")],
+    [
+        ("0", "use `lobbyctl admission pause`"),
+        ("-5", "-5 is not a number"),
+        ("many", "neither a number of players nor `configured`"),
+    ],
 )
 def test_a_rate_that_cannot_be_is_refused(running: Running, number: str, said: str) -> None:
     done = Desk(running).type("rate", number, "--yes")
@@ -270,6 +274,15 @@ async def test_a_rate_outlasts_the_workers(desk: Desk) -> None:
     assert (await asyncio.to_thread(desk.do, "show"))["totalRate"] == 90
 
 
+def test_a_rate_is_given_back_to_configuration(desk: Desk) -> None:
+    desk.do("rate", "90", "--yes")
+    done = desk.type("rate", "configured", stdin="y\n")
+    assert "Let in 1 player a minute, as configured, all pods together? [y/N]" in done.stderr
+    assert "Set: 1 player a minute, as configured, 90 before." in done.stdout
+    assert desk.audited()[0] == "kim|admission:rate|queue:portal:90->1|ALLOWED|lobbyctl"
+    assert "The rate is the configured one." in desk.type("show").stdout
+
+
 async def test_the_projection_says_what_a_rate_does_to_the_last_in_line(desk: Desk) -> None:
     async with crowd(desk.running, "quin", "rob"):
         done = await asyncio.to_thread(desk.type, "rate", "120", stdin="n\n")
@@ -287,11 +300,20 @@ async def test_why_tells_what_a_player_waits_for(desk: Desk) -> None:
             2,
             2,
         )
-        assert (val["waitsFor"], val["estimatedWaitSec"], val["node"]) == ("rate", 120, "SOCK001")
+        assert (val["waitsFor"], val["opensAt"], val["node"]) == ("rate", None, "SOCK001")
+        assert val["estimatedWaitSec"] is None, "nobody has come in"
         said = (await asyncio.to_thread(desk.type, "why", "val")).stdout
         assert said.startswith("val is PENDING, place 2 of 2, tier NORMAL; logged in ")
         assert "Connected through SOCK001, last seen " in said
-        assert "Waits for its turn, in about 2 min 0 s, at 1 player a minute." in said
+        assert "Waits for its turn at 1 player a minute; nobody has come in yet" in said
+        with desk.redis() as redis:
+            redis.hincrby(keys.PORTAL_STATS, "consumed", 1)
+        val = await asyncio.to_thread(desk.do, "why", "val")
+        assert 50 <= val["estimatedWaitSec"] <= 120
+        said = (await asyncio.to_thread(desk.type, "why", "val")).stdout
+        assert re.search(r"Waits for its turn, in about .*, at 1 player a minute\.", said)
+        with desk.redis() as redis:
+            redis.hincrby(keys.PORTAL_STATS, "consumed", -1)
 
         await asyncio.to_thread(desk.do, "pause")
         assert (await asyncio.to_thread(desk.do, "why", "val"))["waitsFor"] == "paused"

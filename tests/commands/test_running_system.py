@@ -70,7 +70,8 @@ def test_status_as_json(system: Running) -> None:
         *("queueId", "queueType", "length", "pending", "consumers", "oldestAgeSec", "maxSize")
     }
     assert set(found["admission"]) == {
-        *("waiting", "ready", "consumed", "cancelled", "expired", "issued", "totalRate", "avgWaitSec")
+        *("waiting", "ready", "consumed", "cancelled", "expired", "issued", "totalRate", "avgWaitSec"),
+        *("estimateErrorSec", "outflow"),
     }
     assert found["admission"]["totalRate"] == 600
 

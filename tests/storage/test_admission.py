@@ -14,7 +14,7 @@ from protocol.messages.waiting import TicketStatus
 from storage import keys
 from storage.admission import OPENING_KEPT_S, AdmissionSettings, Change, Settings
 from storage.connections import connect
-from storage.tickets import Asker, Place, Record, Tickets
+from storage.tickets import Asker, Place, Record, Tickets, Tier
 
 TTL_S = 900.0
 
@@ -27,10 +27,10 @@ class Door:
     settings: AdmissionSettings
     tickets: Tickets
 
-    async def come(self, user_id: str, connection_id: int = 1) -> Place:
+    async def come(self, user_id: str, connection_id: int = 1, tier: Tier = Tier.NORMAL) -> Place:
         place = (f"tid-{user_id}", f"client-{user_id}")
         asker = Asker(Address("SOCK001", connection_id), connection_id)
-        return await self.tickets.issue(place, user_id, asker, "", 100, Record(f"login {user_id}", 60))
+        return await self.tickets.issue(place, user_id, asker, "", 100, Record(f"login {user_id}", 60), tier)
 
     async def admitted(self) -> int:
         """How many come in at this very moment."""
@@ -175,6 +175,46 @@ async def test_the_admission_goes_by_what_is_set_at_each_call(door: Door) -> Non
     await door.settings.set_rate(60_000_000, "kim")
     await door.redis.hset(keys.PORTAL_BUCKET, "at", 0)  # as if time had passed
     assert await door.admitted() == 29
+
+
+async def test_a_rate_is_given_back_to_what_is_configured(door: Door) -> None:
+    await door.settings.configure(200, 3)
+    await door.settings.set_rate(900, "kim")
+    assert await door.settings.set_rate(None, "kim") == Change(True, 900, 600)
+    assert (await door.settings.show()).operator_rate is None
+    assert await door.tickets.total_rate() == 600
+    await door.settings.configure(100, 3)
+    assert await door.tickets.total_rate() == 300, "configuration says how many again"
+    await door.settings.set_rate(900, "kim")
+    await door.settings.pause("kim")
+    await door.settings.set_rate(None, "lee")
+    assert await door.settings.resume("kim") == Change(True, 0, 300)
+    assert (await door.audited())[-2] == "lee|admission:rate|queue:portal:900->300|ALLOWED|lobbyctl"
+
+
+async def test_a_place_is_the_one_that_the_player_is_told(door: Door) -> None:
+    """Before those who have waited longer it is the ageing that bounds it, and not the rank alone."""
+    await door.settings.configure(60, 1)
+    for number in range(3):
+        await door.come(f"normal-{number}")
+    told = await door.come("vip", tier=Tier.VIP)
+    vip = await door.settings.standing("vip")
+    assert vip is not None
+    assert (vip.position, vip.total_waiting, vip.wait_s) == (told.position, 4, None)
+    assert vip.position > 1
+
+
+async def test_an_opening_is_told_to_operators(door: Door) -> None:
+    seconds, _ = await door.redis.time()
+    await door.settings.configure(60, 1, 2.0, (int(seconds) + 3600) * 1000)
+    await door.come("ada")
+    now, ada = await door.settings.show(), await door.settings.standing("ada")
+    assert ada is not None
+    assert now.opens_at is not None
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", now.opens_at)
+    assert (ada.opens_at, ada.position, ada.wait_s) == (now.opens_at, 1, None)
+    await door.settings.configure(60, 1, 2.0, int(seconds) * 1000)
+    assert (await door.settings.show()).opens_at is None
 
 
 async def test_who_has_no_ticket_stands_nowhere(door: Door) -> None:

@@ -9,6 +9,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from storage import keys
+from storage.admission import AdmissionSettings
 from storage.sessions import Reused, Sessions, SignedIn
 from storage.tickets import LIBRARY, Asker, Place, Tickets
 from storage.whereabouts import Whereabouts
@@ -86,6 +87,7 @@ CALLS: dict[str, Ask] = {
     "survey": lambda _, tickets, __: tickets.survey(0, MANY, 0, 0),
     "touch": lambda scene, tickets, _: tickets.touch([(scene.ready.tid, scene.streamer.address)]),
     "ledger": lambda _, tickets, __: tickets.ledger(),
+    "stand": lambda _, tickets, __: AdmissionSettings(tickets._redis).standing("ada"),
     "finalize": lambda scene, _, sessions: sessions.finalize(
         (scene.ready.tid, scene.ready.client_id, "ada"), scene.room.asker(), RIGHTS,
         (None, token("two", 1)), scene.signed_in.issued_ms, scene.room.record(),

@@ -271,7 +271,7 @@ async def test_a_node_keeps_only_places_that_its_connections_own(room: Room) -> 
 async def test_the_ledger_and_the_averages(room: Room) -> None:
     assert await room.tickets.ledger() == {
         "waiting": 0, "ready": 0, "issued": 0, "consumed": 0, "cancelled": 0, "expired": 0,
-        "totalRate": 6_000_000.0, "avgWaitSec": 0.0, "estimateErrorSec": 0.0,
+        "totalRate": 6_000_000.0, "avgWaitSec": 0.0, "estimateErrorSec": 0.0, "outflow": 1.0,
     }  # fmt: skip
     first, second, third, *_ = await room.crowd(6)
     await room.pass_time(50)
