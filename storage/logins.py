@@ -83,6 +83,12 @@ class Logins:
             is_fresh=all(0 <= ms < DAY_MS for ms in wanted),
         )
 
+    async def failures(self, user_id: str) -> int:
+        """The failed logins of an account in the last hour, from anywhere."""
+        with redis_away_is_store_away():
+            name = keys.limit("failed-login-account", user_id)
+            return int(await self._redis.execute_command("GET", name) or 0)
+
     async def fail(self, user_id: str, origin: Origin) -> int:
         """Count a failure. Answers 0, or the ms to wait when it was one too many.
 

@@ -206,11 +206,6 @@ class Sessions:
         )
         return Expelled(address_of(signed_in), address_of(waiting), families)
 
-    async def appoint(self, user_id: str, role: str) -> Address | None:
-        """Note a user's new role. Answers the connection that is signed in."""
-        names = [keys.session(user_id), keys.refresh_tokens(user_id)]
-        return address_of(await self._call("session_appoint", names, role))
-
     async def facts(self, user_id: str) -> SessionFacts:
         """What is known of a user's stay."""
         names = ("serverId", "last_login", "login_count", "risk_score")

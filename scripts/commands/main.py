@@ -13,6 +13,7 @@ from scripts.commands import DEFAULT_DATA_DIR
 from scripts.commands.admission import app as admission
 from scripts.commands.keys import app as keys
 from scripts.commands.options import AsJson, DataDir, SystemConfig
+from scripts.commands.user import app as user
 
 DEFAULT_PLAYERS = 200
 MOST_PLAYERS = 10_000
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 app.add_typer(admission, name="admission")
 app.add_typer(keys, name="keys")
+app.add_typer(user, name="user")
 
 
 @app.callback()

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,10 +15,11 @@ from runtime.daemon import EXIT_CLEAN, EXIT_ERROR
 from runtime.logging import redact_text
 from runtime.secrets import KEY_FILE, Secrets
 from scripts.commands.data_dir import DataDir
-from storage.connections import connect
+from storage.connections import connect, connect_wire
 from storage.database import Database
 from storage.errors import StoreAway
 from storage.keyring import OtherMasterSecret
+from storage.wire import Wire
 
 COMMAND_LIMIT_S = 60.0
 """What a command gives the database for one transaction: an operator waits longer than a player."""
@@ -102,6 +104,39 @@ async def with_database(
         print(error, file=sys.stderr)
     except StoreAway as error:
         print(f"The system's database does not answer: {redact_text(str(error))}", file=sys.stderr)
+    return EXIT_ERROR
+
+
+@dataclass(frozen=True)
+class Stores:
+    """A running system's stores. `wire` is for what is sent to its nodes."""
+
+    redis: Redis
+    wire: Wire
+    database: Database
+
+
+async def with_stores(
+    data_dir: Path, config_file: Path | None, work: Callable[[Stores], Awaitable[int | None]]
+) -> int:
+    """Do a command's work with a running system's stores, or say on stderr why that cannot be.
+
+    Answers the exit code, as `with_redis`. Raises ConfigError.
+    """
+    try:
+        url = redis_url(data_dir, config_file)
+        database = Database(database_url(data_dir, config_file), time_limit_s=COMMAND_LIMIT_S)
+        wire = connect_wire(url)
+        try:
+            async with _connect(url) as redis:
+                return await work(Stores(redis, wire, database)) or EXIT_CLEAN
+        finally:
+            await wire.aclose()
+            await database.close()
+    except NothingRuns as error:
+        print(error, file=sys.stderr)
+    except (StoreAway, RedisError, OSError) as error:
+        print(f"The system cannot be reached: {redact_text(str(error))}", file=sys.stderr)
     return EXIT_ERROR
 
 

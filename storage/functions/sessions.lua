@@ -204,16 +204,6 @@ local function expel(keys, args)
   return {signed_in, owner, families}
 end
 
--- Notes the role of a user who has a session or tokens. KEYS: session, refresh tokens. ARGV: role.
--- Answers the connection that is signed in or ''.
-local function appoint(keys, args)
-  for _, key in ipairs(keys) do
-    if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, 'role', args[1]) end
-  end
-  local at = redis.call('HMGET', keys[1], 'serverId', 'connectionId')
-  return at[1] and at[1] .. '/' .. at[2] or ''
-end
-
 -- Connections that are closed: their users are signed in nowhere, unless they are somewhere else by now.
 -- KEYS: none. ARGV: session prefix, then user id, server and connection by turns. Answers how many left.
 local function leave(keys, args)
@@ -233,7 +223,6 @@ register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'h
 register('session_resume', {'hash', 'hash'}, resume)
 register('session_leave', {}, leave)
 register('session_expel', {'hash', 'hash', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, expel)
-register('session_appoint', {'hash', 'hash'}, appoint)
 register('tokens_check', {'hash', 'hash', 'string'}, check)
 register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)
 register('tokens_revoke', {'hash', 'hash', 'string'}, revoke)

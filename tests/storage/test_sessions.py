@@ -509,16 +509,6 @@ async def test_a_repeated_finalize_of_who_was_expelled_signs_nobody_in(room: Roo
     assert await owner(room) is None
 
 
-async def test_a_new_role_is_noted_where_there_is_a_stay(room: Room) -> None:
-    asker = room.asker()
-    await room.sign_in("ada", asker)
-    assert await room.sessions.appoint("ada", "GAME_SERVER") == asker.address
-    assert (await session(room))["role"] == "GAME_SERVER"
-    assert await room.redis.hget(keys.refresh_tokens("ada"), "role") == b"GAME_SERVER"
-    assert await room.sessions.appoint("eve", "ADMIN") is None
-    assert keys.session("eve") not in (await room.look()).left_ms
-
-
 async def test_the_facts_of_a_stay(room: Room) -> None:
     assert await room.sessions.facts("ada") == SessionFacts(None, None, 0, None, 0)
     await room.sign_in("ada", room.asker(server_id="SOCK002"))

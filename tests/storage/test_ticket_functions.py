@@ -102,7 +102,6 @@ CALLS: dict[str, Ask] = {
     ),
     "expel": lambda _, __, sessions: sessions.expel("eve"),
     "expel who waits": lambda _, __, sessions: sessions.expel("ada"),
-    "appoint": lambda _, __, sessions: sessions.appoint("eve", "ADMIN"),
     "revoke": lambda scene, _, sessions: sessions.revoke("eve", "one", scene.room.record()),
 }  # fmt: skip
 
