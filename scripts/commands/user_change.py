@@ -10,8 +10,6 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
-from storage.audit import ALLOWED, Audit, Entry
-
 from protocol.envelope import Address, Delivery
 from protocol.kicking import kick
 from protocol.messages.declaration import TRUSTED
@@ -19,6 +17,7 @@ from runtime.daemon import EXIT_ERROR
 from scripts.commands.operators import operator
 from scripts.commands.system import Stores, with_stores
 from storage.accounts import AccountNotFound, Accounts
+from storage.audit import ALLOWED, Audit, Entry
 from storage.queues import Outbox, UnknownQueue
 from storage.sessions import Expelled, Sessions
 from storage.users import AccountStatus, fold

@@ -139,6 +139,9 @@ async def test_a_stranger_locks_nobody_out(cluster: Cluster, racers: Sequence[Gu
 
     assert await guess(cluster, "victim", 0, RISKY) == {"INVALID_CREDENTIALS": RISKY}
     assert await guess(cluster, "victim", RISKY, 5) == {"TOO_MANY_ATTEMPTS": 5}
+    lines = cast("list[str]", cluster.redis.lrange(keys.AUDIT_LOGS, 0, -1))
+    denied = [line.partition("|")[2] for line in lines if "|DENIED|" in line]
+    assert denied == ["victim|auth:login|user:victim|DENIED|risk"]
 
     at_home = Login(username="victim", password=PASSWORD)
     assert isinstance(await racers[0].ask(at_home), LoggedIn)

@@ -8,6 +8,8 @@ from typing import NoReturn
 from protocol.errors import INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS, RequestError
 from runtime.secrets import Purpose, Secrets
 from runtime.settings import LimitsSettings
+from storage.attempts import Attempts
+from storage.audit import DENIED, Audit, Entry
 from storage.logins import Logins, Origin, Outlook
 
 NEW_PLACE, NEW_DEVICE, FAILURES = 0.25, 0.25, 0.5
@@ -51,10 +53,15 @@ class Origins:
 
 
 class Caution:
-    """Looks at a login from all sides but the password's. Raises StoreAway."""
+    """Looks at a login from all sides but the password's. Raises StoreAway.
 
-    def __init__(self, logins: Logins, limits: LimitsSettings) -> None:
+    `told` lets an account's risk be written down once for as long as it lasts.
+    """
+
+    def __init__(self, logins: Logins, audit: Audit, told: Attempts, limits: LimitsSettings) -> None:
         self._logins = logins
+        self._audit = audit
+        self._told = told
         self._most_failures = limits.failed_logins_per_account_per_hour
         self._risk_limit = limits.risk_limit
 
@@ -62,7 +69,7 @@ class Caution:
         """Raise RequestError TOO_MANY_ATTEMPTS for a guess that must wait."""
         outlook = await self._logins.look(user_id, origin)
         self._refuse_guess(outlook)
-        self._risk(outlook)
+        await self._risk(user_id, outlook)
 
     async def refuse(self, user_id: str, origin: Origin) -> NoReturn:
         """Count a wrong guess, and refuse it."""
@@ -80,7 +87,7 @@ class Caution:
         outlook = await self._logins.look(user_id, origin)
         if by_password:
             self._refuse_guess(outlook)
-        risk = self._risk(outlook)
+        risk = await self._risk(user_id, outlook)
         if not outlook.is_fresh:
             await self._logins.remember(user_id, origin)
         return risk
@@ -90,8 +97,13 @@ class Caution:
         if outlook.wait_ms:
             raise RequestError(TOO_MANY_ATTEMPTS, retry_after_ms=outlook.wait_ms)
 
-    def _risk(self, outlook: Outlook) -> float:
+    async def _risk(self, user_id: str, outlook: Outlook) -> float:
         risk = risk_score(outlook, self._most_failures)
         if risk >= self._risk_limit:
+            if not await self._told.count(user_id):
+                reason = f"risk {risk:g} after {outlook.failures} failures"
+                await self._audit.append(
+                    [Entry(user_id, "auth:login", f"user:{user_id}", DENIED, "risk", reason)]
+                )
             raise RequestError(TOO_MANY_ATTEMPTS, RISKY, max(1, outlook.calm_ms))
         return risk

@@ -108,7 +108,10 @@ def assemble(process: WorkerProcess) -> Kind:
         overflow=Overflow(tickets, admission, config.login.max_queue_length),
         origins=Origins(secrets),
         caution=Caution(
-            Logins(wire, limits.login_attempts_per_minute, limits.failed_logins_per_ip_per_minute), limits
+            Logins(wire, limits.login_attempts_per_minute, limits.failed_logins_per_ip_per_minute),
+            audit,
+            Attempts(wire, "risk-told", 1, HOUR_S),
+            limits,
         ),
         registrations=Attempts(wire, "registration", limits.registrations_per_ip_per_hour, HOUR_S),
         refused_registrations=Attempts(
