@@ -25,16 +25,37 @@ local function count_band(waiting, band, arrival)
   return redis.call('ZCOUNT', waiting, whole(band * BAND), '(' .. whole(band * BAND + (arrival or BAND)))
 end
 
+-- Counts bands for the positions of many tickets, of which each comes later than the one before or is of another
+-- band: what is the same for many of them is asked for once, as nothing changes in between.
+local function counting(waiting)
+  local whole_bands, older = {}, {}
+  local function of(band)
+    whole_bands[band] = whole_bands[band] or count_band(waiting, band)
+    return whole_bands[band]
+  end
+  local function before(band, arrival)
+    local known = older[band]
+    if not known or arrival < known.from or arrival > known.to then
+      local next = redis.call('ZRANGEBYSCORE', waiting, whole(band * BAND + arrival), '(' .. whole((band + 1) * BAND),
+        'WITHSCORES', 'LIMIT', 0, 1)[2]
+      known = {from = arrival, to = next and next - band * BAND or BAND, count = count_band(waiting, band, arrival)}
+      older[band] = known
+    end
+    return known.count
+  end
+  return {of = of, before = before}
+end
+
 -- At most how many admissions the ticket is away, its own included, while nobody of a higher tier comes.
-local function position_of(waiting, score, rank, factor)
+local function position_of(counts, score, rank, factor)
   local band = band_of(score)
   local arrival, ahead, older_behind, same = score - band * BAND, 0, 0, rank
   for other = 0, #TIERS - 1 do
     if other < band then
-      same = same - count_band(waiting, other)
-      ahead = ahead + count_band(waiting, other, arrival)
+      same = same - counts.of(other)
+      ahead = ahead + counts.before(other, arrival)
     elseif other > band then
-      older_behind = older_behind + count_band(waiting, other, arrival)
+      older_behind = older_behind + counts.before(other, arrival)
     end
   end
   local by_arrival = math.ceil(factor * (same + ahead + older_behind + 1) - EPSILON)

@@ -69,7 +69,7 @@ local function place(waiting, stats, tid, ticket, factor, opens_at)
   if not score then return 0, 0, 0 end
   local was, higher = redis.call('HMGET', ticket, 'position', 'higher'), higher_arrivals(stats, band_of(score))
   if opens_at then return last_place(waiting, score), higher, 0 end
-  local position = position_of(waiting, tonumber(score), redis.call('ZRANK', waiting, tid), factor)
+  local position = position_of(counting(waiting), tonumber(score), redis.call('ZRANK', waiting, tid), factor)
   position = to_tell(position, tonumber(was[1] or 0), higher, tonumber(was[2] or 0))
   return position, higher, position
 end
@@ -217,6 +217,7 @@ local function survey(keys, args)
   local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
   local mixed, higher, seen = is_mixed(keys[1]), {}, forecast(keys[4], keys[3], keys[2], now)
   for band = 0, #TIERS - 1 do higher[band] = higher_arrivals(keys[2], band) end
+  local counts, factor, at = counting(keys[1]), tonumber(args[11]), whole(now)
   local walked = redis.call('ZRANGE', keys[1], first, first + args[2] - 1, 'WITHSCORES')
   for i = 1, #walked, 2 do
     local each, score, rank = look(walked[i], prefixes), tonumber(walked[i + 1]), first + (i - 1) / 2
@@ -225,7 +226,7 @@ local function survey(keys, args)
       abandoned[#abandoned + 1] = each
     elseif each.owner ~= '' and since >= least then
       local position = rank + 1 - #abandoned
-      if mixed then position = position_of(keys[1], score, rank, tonumber(args[11])) end
+      if mixed then position = position_of(counts, score, rank, factor) end
       local now_higher, reason, told = higher[band_of(score)], '', 0
       if seen.opens_at then
         position = last_place(keys[1], score)
@@ -242,7 +243,7 @@ local function survey(keys, args)
     end
   end
   for _, each in ipairs(telling) do
-    redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', now, 'higher', each.higher)
+    redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', at, 'higher', each.higher)
     if each.drawn and not seen.opens_at then redis.call('HDEL', each.ticket, 'drawn') end
     keep_told(each.ticket, each.estimated_at, seen, each.wait, now)
   end
