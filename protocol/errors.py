@@ -46,6 +46,9 @@ TICKET_NOT_FOUND = _kind("TICKET_NOT_FOUND", 404, "This ticket is unknown, expir
 USER_NOT_FOUND = _kind("USER_NOT_FOUND", 404, "There is no user of this id.")
 NOT_IN_QUEUE = _kind("NOT_IN_QUEUE", 404, "The player neither waits for opponents nor has any.")
 SESSION_NOT_FOUND = _kind("SESSION_NOT_FOUND", 404, "There is no session of play of this id.")
+TASK_NOT_FOUND = _kind(
+    "TASK_NOT_FOUND", 404, "You have no task of this id, or it has been over for too long."
+)
 DUPLICATE_ID = _kind("DUPLICATE_ID", 409, "A request with this id is still in flight.")
 USERNAME_TAKEN = _kind("USERNAME_TAKEN", 409, "This username is taken: choose another.")
 EMAIL_TAKEN = _kind("EMAIL_TAKEN", 409, "There is an account with this email address already.")
@@ -56,9 +59,18 @@ ALREADY_MATCHED = _kind(
     "ALREADY_MATCHED", 409, "The player has opponents already: `data` says whom and where."
 )
 ALREADY_FINISHED = _kind("ALREADY_FINISHED", 409, "It is over already.")
+WRONG_OFFSET = _kind(
+    "WRONG_OFFSET",
+    409,
+    "These bytes do not follow those that are there: `data.uploadOffset` says where to go on.",
+)
+QUOTA_EXCEEDED = _kind("QUOTA_EXCEEDED", 413, "Your files would take more room than you have.")
 UNSUPPORTED_VERSION = _kind("UNSUPPORTED_VERSION", 426, "This server speaks protocol version 1.")
 RATE_LIMITED = _kind("RATE_LIMITED", 429, "Too many requests: wait for retryAfterMs.")
 TOO_MANY_ATTEMPTS = _kind("TOO_MANY_ATTEMPTS", 429, "Too many attempts: wait for retryAfterMs.")
+TOO_MANY_TASKS = _kind(
+    "TOO_MANY_TASKS", 429, "You have as many open tasks as anybody may have: wait until some are over."
+)
 INTERNAL = _kind("INTERNAL", 500, "The server failed on this request; it has been written down.")
 BUSY = _kind("BUSY", 503, "The server cannot take this now: try again after retryAfterMs.")
 QUEUE_FULL = _kind("QUEUE_FULL", 503, "The waiting room is full: try again after retryAfterMs.")

@@ -19,8 +19,8 @@ class QueueType(Enum):
     """What a queue carries, and with it whether an entry that nobody read in time matters.
 
     A reply's or a request's sender has been told `504 TIMEOUT` by then and asks again, so those
-    are counted and dropped; a status is followed by a newer one. A job, or
-    an event of the bus, that expires is a dead letter.
+    are counted and dropped; a status is followed by a newer one. A job, an event of the bus, or a task,
+    that expires is a dead letter. A task's queue has an order of its own (`storage/tasks`).
     """
 
     SOCKET_MESSAGE = ("socket_message", False)
@@ -28,6 +28,7 @@ class QueueType(Enum):
     STATUS = ("server_status", False)
     JOB = ("job", True)
     EVENT = ("event", True)
+    TASK = ("task", True)
 
     def __init__(self, label: str, keeps_expired: bool) -> None:
         self.label = label

@@ -176,6 +176,32 @@ class MatchingSettings(Section, frozen=True):
     session_ttl_s: Annotated[Duration, "A session that nobody finishes keeps its players so long."] = 7200.0
 
 
+class PortalSettings(Section, frozen=True):
+    """Slow work: tasks, files and notifications."""
+
+    max_open_tasks: Annotated[Count, "Tasks of one user that are not over; more get TOO_MANY_TASKS."] = 1000
+    max_waiting_tasks: Annotated[Count, "Tasks of one kind that wait before more get BUSY."] = 100_000
+    result_ttl_s: Annotated[
+        Duration, "How long Redis keeps what became of a task; the database does longer."
+    ] = 86_400.0
+    storage_url: Annotated[
+        str, 'Files: a folder, s3://bucket/prefix …; "" is a folder of the data directory.'
+    ] = ""
+    quota_bytes: Annotated[Count, "What the files of one user may take together."] = 5_368_709_120
+    upload_ttl_s: Annotated[Duration, "An upload that is unfinished for so long is removed."] = 86_400.0
+    processing_memory_bytes: Annotated[Count, "Memory that one data processing may take."] = 1_073_741_824
+    processing_time_s: Annotated[Duration, "Time that one data processing may take."] = 60.0
+    smtp_url: Annotated[
+        Secret,
+        Meta(
+            pattern=r"\A(smtps?://.+)?\Z",
+            extra={"expected": 'a URL such as smtp://user:password@host:587, or ""'},
+        ),
+        'Server that sends email; "" sends none.',
+    ] = ""
+    smtp_sender: Annotated[str, "Address that email comes from."] = "lobbyd@localhost"
+
+
 class AuthSettings(Section, frozen=True):
     """Passwords, tokens and the secret that they rest on."""
 
@@ -271,6 +297,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     login: LoginSettings = LoginSettings()
     ranking: RankingSettings = RankingSettings()
     matching: MatchingSettings = MatchingSettings()
+    portal: PortalSettings = PortalSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()

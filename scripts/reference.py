@@ -72,6 +72,10 @@ def _choices(kind: inspect.EnumType) -> str:
     return ", ".join(f"`{member.value}`" for member in kind.cls)
 
 
+def _items(kind: Any) -> str:
+    return f"each: {' of '.join(filter(None, described(kind.item_type)))}"
+
+
 def _inner(kind: inspect.StructType) -> str:
     return ", ".join(f"`{field.encode_name}`" for field in kind.fields)
 
@@ -84,7 +88,9 @@ WORDS: dict[type[inspect.Type], tuple[str, Callable[[Any], str]]] = {
     inspect.FloatType: ("number", lambda kind: ""),
     inspect.StrType: ("text", _text),
     inspect.EnumType: ("text", _choices),
-    inspect.ListType: ("array", lambda kind: f"each: {' of '.join(filter(None, described(kind.item_type)))}"),
+    inspect.BytesType: ("bytes", lambda kind: ""),
+    inspect.ListType: ("array", _items),
+    inspect.VarTupleType: ("array", _items),
     inspect.StructType: ("map", _inner),
     inspect.DictType: ("map", lambda kind: f"each value: {described(kind.value_type)[0]}"),
 }

@@ -126,6 +126,16 @@ POLICY_PREFIX = "iam:policies:"
 GROUP_PREFIX = "iam:groups:"
 """Functions make the names of policies and groups from these."""
 
+PORTAL_UNSAVED = "portal_unsaved"
+"""List of the tasks that changed since the database was told, the oldest changes first."""
+
+PORTAL_ARCHIVE = "portal_archive"
+"""String with expiry: the portal worker that writes tasks to the database now (a lease)."""
+
+PORTAL_RESTORED = "portal_restored"
+"""String: this Redis has the open tasks; where it is missing, they come from the database."""
+
+
 TICKET_PREFIX = "ticket:"
 TICKET_CLIENT_PREFIX = "sse:clients:"
 USER_PREFIX = "user:"
@@ -135,7 +145,10 @@ GAME_MATCH_PREFIX = "game_match:"
 GAME_WAITING_PREFIX = "game_queue:"
 GAME_SESSION_PREFIX = "game_session:"
 GAME_STATS_PREFIX = "game_stats:"
-"""Functions make the names of tickets and users that they find on the way from these."""
+TASK_PREFIX = "portal_task:"
+TASK_QUEUE_PREFIX = "portal_queue:"
+USER_TASKS_PREFIX = "portal_user:"
+"""Functions make the names of tickets, users and tasks that they find on the way from these."""
 
 NODE_QUEUE_SUFFIX = "_Q"
 
@@ -292,3 +305,38 @@ def game_session(session_id: str) -> str:
 def game_stats(difficulty: str) -> str:
     """Hash of how the queues of a difficulty fared: counts and averages, by level."""
     return f"{GAME_STATS_PREFIX}{difficulty}"
+
+
+def task(task_id: str) -> str:
+    """Hash: a task of the portal."""
+    return f"{TASK_PREFIX}{task_id}"
+
+
+def task_queue(task_type: str) -> str:
+    """The queue id of the accepted tasks of one kind, e.g. `portal_queue:file_upload`."""
+    return f"{TASK_QUEUE_PREFIX}{task_type}"
+
+
+def task_order(task_type: str) -> str:
+    """Sorted set of the tasks that wait, as entries of their queue, by their turn."""
+    return f"portal_order:{task_type}"
+
+
+def task_shares(task_type: str) -> str:
+    """Sorted set of each waiting user's share in each lane by its last turn."""
+    return f"portal_shares:{task_type}"
+
+
+def task_delayed(task_type: str) -> str:
+    """Sorted set of the tasks that are tried again later, by the millisecond at which they are."""
+    return f"portal_delayed:{task_type}"
+
+
+def task_pace(task_type: str) -> str:
+    """Hash: the clock of the order, the mean duration in ms, and the newest entry."""
+    return f"portal_pace:{task_type}"
+
+
+def user_tasks(user_id: str) -> str:
+    """Set of a user's open tasks."""
+    return f"{USER_TASKS_PREFIX}{user_id}"

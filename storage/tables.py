@@ -11,6 +11,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -37,6 +38,10 @@ def _ascii(length: int) -> TypeEngine[str]:
 
 def _text(length: int) -> TypeEngine[str]:
     return _exact(length, "utf8mb4")
+
+
+def _bytes() -> TypeEngine[bytes]:
+    return LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
 
 
 def _exact(length: int, charset: str) -> TypeEngine[str]:
@@ -244,6 +249,57 @@ audit_logs = Table(
     Column("policy", _text(64), nullable=False, comment="the policy that decided, - for none"),
     Column("reason", _text(512), nullable=False, comment="escaped"),
     Index("ix_audit_logs_who_at", "who", "at"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+
+portal_tasks = Table(
+    "portal_tasks",
+    metadata,
+    Column("task_id", _ascii(96), primary_key=True),
+    Column("user_id", _ascii(32), nullable=False),
+    Column("task_type", _ascii(32), nullable=False),
+    Column("status", _ascii(16), nullable=False),
+    Column("priority", _ascii(8), nullable=False),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    Column("finished_at", BigInteger, comment="ms since the epoch"),
+    Column("message", _bytes(), comment="the input, msgpack; none once it is not needed any more"),
+    Column("result", _bytes(), comment="JSON"),
+    Column("error", _text(512)),
+    Index("ix_portal_tasks_status_created_at", "status", "created_at"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+portal_files = Table(
+    "portal_files",
+    metadata,
+    Column("file_id", _ascii(96), primary_key=True, comment="the task that brought it"),
+    Column("user_id", _ascii(32), nullable=False, index=True),
+    Column("file_name", _text(255), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", _ascii(64)),
+    Column("content_type", _ascii(128)),
+    Column("stored_at", BigInteger, comment="ms since the epoch; none while it is being uploaded"),
+    Column("created_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    mysql_engine="InnoDB",
+    mysql_default_charset="utf8mb4",
+    mysql_collate="utf8mb4_nopad_bin",
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("user_id", _ascii(32), primary_key=True, comment="who is told"),
+    Column("task_id", _ascii(96), primary_key=True, comment="the task that tells it"),
+    Column("sender", _ascii(32), nullable=False),
+    Column("message", _text(2000), nullable=False),
+    Column("sent_at", BigInteger, nullable=False, comment="ms since the epoch"),
+    Column("read_at", BigInteger, comment="ms since the epoch; none until it is read"),
+    Index("ix_notifications_user_id_read_at", "user_id", "read_at"),
     mysql_engine="InnoDB",
     mysql_default_charset="utf8mb4",
     mysql_collate="utf8mb4_nopad_bin",

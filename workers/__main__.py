@@ -13,6 +13,7 @@ KINDS = {
     "matching": "workers.matching.room",
     "operations": "workers.operations.room",
     "ranking": "workers.ranking.room",
+    "portal": "workers.portal.room",
     "status": "workers.status.manager",
 }
 """The module of each kind that puts its process together. A kind is imported only when it runs."""

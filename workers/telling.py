@@ -41,6 +41,11 @@ class Telling:
                 delivery = Delivery(address.connection_id, event_frame(event), user_id=user_id)
                 self._outbox.deliver(address.server_id, delivery)
 
+    def tell_each(self, events: Sequence[tuple[str, Message]]) -> None:
+        """Send many users an event each, with one look-up, in the order of the calls."""
+        if events:
+            self._begin(self.tell_all(events))
+
     def broadcast(self, topic: str, event: Message) -> None:
         """Send an event to every connection that has joined a topic: one message a node."""
         self._begin(self._broadcast(topic, event_frame(event)))

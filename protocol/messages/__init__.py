@@ -1,6 +1,16 @@
 """Every message, one file a domain. Importing this package declares them all."""
 
-from protocol.messages import auth, connection, iam, matching, monitor, ranking, waiting
+from protocol.messages import (
+    auth,
+    connection,
+    iam,
+    matching,
+    monitor,
+    portal,
+    processing,
+    ranking,
+    waiting,
+)
 from protocol.messages.declaration import (
     ADMIN,
     EVENTS,
@@ -36,6 +46,8 @@ __all__ = [
     "matching",
     "monitor",
     "owned_by",
+    "portal",
+    "processing",
     "ranking",
     "waiting",
 ]

@@ -181,7 +181,10 @@ class Finalize(Message, frozen=True):
 
 
 class Resumed(Message, frozen=True):
-    """The state that a client may have missed. `expiresIn` is the access token's rest in seconds."""
+    """The state that a client may have missed. `expiresIn` is the access token's rest in seconds.
+
+    `tasks` are the ids of those that are not over; `unreadNotifications` is null while it cannot be told.
+    """
 
     user_id: str
     roles: list[str]
@@ -189,7 +192,7 @@ class Resumed(Message, frozen=True):
     expires_in: int
     match: MatchState | None
     tasks: list[str]
-    unread_notifications: int
+    unread_notifications: int | None
 
 
 @request(

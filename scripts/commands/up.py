@@ -130,6 +130,8 @@ class System:
         auth = self._plan.config.auth
         Secrets.load(auth, environ=os.environ, data_dir=self._data_dir.path)
         settings = {"redis.url": self._redis_url, "database.url": self._database_url}
+        if not self._plan.config.portal.storage_url:
+            settings["portal.storage_url"] = str(self._data_dir.path / "files")
         credentials = os.environ.get(CREDENTIALS_VARIABLE)
         if not (auth.secret or auth.secret_file or (credentials and Path(credentials, CREDENTIAL).exists())):
             settings["auth.secret_file"] = str(self._data_dir.path / KEY_FILE)

@@ -126,6 +126,8 @@ def test_every_lane_has_a_share() -> None:
     assert LANE_WEIGHTS[Lane.HIGH] > LANE_WEIGHTS[Lane.NORMAL] > LANE_WEIGHTS[Lane.LOW] > 0
 
 
-def test_only_a_job_or_an_event_that_nobody_took_is_kept() -> None:
-    assert {kind for kind in QueueType if kind.keeps_expired} == {QueueType.JOB, QueueType.EVENT}
+def test_only_a_job_an_event_or_a_task_that_nobody_took_is_kept() -> None:
+    assert {kind for kind in QueueType if kind.keeps_expired} == {
+        *(QueueType.JOB, QueueType.EVENT, QueueType.TASK)
+    }
     assert QueueType.SOCKET_MESSAGE.label == "socket_message"

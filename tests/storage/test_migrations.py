@@ -28,7 +28,7 @@ print(asyncio.run(migrate(sys.argv[1])).current)
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
+    database = Database(url, time_limit_s=30.0)  # a whole schema at once
     try:
         yield database
     finally:

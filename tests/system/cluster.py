@@ -150,6 +150,7 @@ class Cluster:
             **LENIENT,
             "redis.url": redis_url,
             "database.url": database_url,
+            "portal.storage_url": folder / "files",
             **settings,
         }
         self.processes: dict[str, Process] = {}

@@ -17,9 +17,12 @@ from storage.keyring import KeyRing
 from storage.logins import Logins
 from storage.matches import MatchBoard
 from storage.migrations import migrate
+from storage.notifications import Notifications
 from storage.permissions import Permissions
 from storage.policies import Policies, PolicyWatch
+from storage.queues import QueueServer
 from storage.sessions import Sessions
+from storage.tasks import Tasks
 from storage.tickets import Asker, Tickets
 from storage.users import AccountStatus, Users
 from workers.login.admission import Admission
@@ -54,6 +57,8 @@ class LoginRoom:
     tickets: Tickets
     sessions: Sessions
     board: MatchBoard
+    tasks: Tasks
+    notifications: Notifications
     identifiers: Identifiers
     tokens: Tokens
     hashing: Hashing
@@ -101,6 +106,8 @@ def assemble(process: WorkerProcess) -> Kind:
         tickets=tickets,
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
         board=MatchBoard(wire),
+        tasks=Tasks(wire, QueueServer(redis), keep_s=config.portal.result_ttl_s),
+        notifications=Notifications(database),
         identifiers=Identifiers(secrets),
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth, limits.passwords_per_ip),

@@ -26,6 +26,7 @@ from protocol.messages.auth import (
     Resumed,
     TokenPair,
 )
+from storage.errors import StoreAway
 from storage.permissions import entry
 from storage.servers import now_ms
 from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
@@ -200,8 +201,8 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
         permissions=names(allowed.permissions),
         expires_in=max(0, access.expires_s - now_ms() // 1000),
         match=None if standing is None else match_state(standing),
-        tasks=[],
-        unread_notifications=0,
+        tasks=await room.tasks.of(access.user_id),
+        unread_notifications=await _unread(room, access.user_id),
     )
     return Answer(reply, SignIn(access.user_id, roles), kick(kicked, access.user_id))
 
@@ -252,6 +253,14 @@ def _sign_out(address: Address | None, user_id: str) -> tuple[tuple[Address, Del
     if address is None:
         return ()
     return ((address, Delivery(address.connection_id, b"", change=SignOut(user_id))),)
+
+
+async def _unread(room: LoginRoom, user_id: str) -> int | None:
+    """How many notifications the user has not read; who resumes must not wait for the database to be back."""
+    try:
+        return await room.notifications.unread(user_id)
+    except StoreAway:
+        return None
 
 
 def _read_refresh(room: LoginRoom, token: str) -> tuple[str, NextToken]:

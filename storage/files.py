@@ -1,0 +1,145 @@
+"""The noun "file": what a user has brought, or what was made for them. SQL lists them, `Objects` has them.
+
+An upload is a row without `stored_at` and parts in the store, each named by its offset; a file is one object.
+The row is written first and removed last, so nothing lies in the store that no row knows of.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from storage.database import Database
+from storage.objects import Objects
+from storage.tables import portal_files, users
+
+CLEANED_AT_ONCE = 100
+
+
+class QuotaExceeded(Exception):
+    """The user's files would take more room than they may: nothing was reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file. `stored_at` (ms since the epoch), `sha256` and `content_type` are None while it is uploaded."""
+
+    file_id: str
+    user_id: str
+    file_name: str
+    size_bytes: int
+    sha256: str | None
+    content_type: str | None
+    stored_at: int | None
+
+    @property
+    def object_name(self) -> str:
+        """Where it lies in the store."""
+        return f"files/{self.user_id}/{self.file_id}"
+
+
+def parts_folder(file_id: str) -> str:
+    """Where the parts of an upload lie."""
+    return f"uploads/{file_id}"
+
+
+def part_name(file_id: str, offset: int) -> str:
+    """Where the part that begins at `offset` lies; names are in the order of the offsets."""
+    return f"{parts_folder(file_id)}/{offset:015d}"
+
+
+class Files:
+    """The files of one system. Raises StoreAway."""
+
+    def __init__(self, database: Database, objects: Objects, quota_bytes: int) -> None:
+        self._database = database
+        self._objects = objects
+        self._quota_bytes = quota_bytes
+
+    async def reserve(self, file_id: str, user_id: str, file_name: str, size_bytes: int) -> None:
+        """Take room for a file to come; harmless when it is asked for again. Raises QuotaExceeded."""
+        row = {
+            "file_id": file_id,
+            "user_id": user_id,
+            "file_name": file_name,
+            "size_bytes": size_bytes,
+            "created_at": _now_ms(),
+        }
+
+        async def work(connection: AsyncConnection) -> None:
+            # One at a time for each user: two that come together must not both find the last room free.
+            await connection.execute(
+                select(users.c.user_id).where(users.c.user_id == user_id).with_for_update()
+            )
+            known = await connection.scalar(
+                select(portal_files.c.file_id).where(portal_files.c.file_id == file_id)
+            )
+            if known is not None:
+                return
+            taken = await connection.scalar(
+                select(func.sum(portal_files.c.size_bytes)).where(portal_files.c.user_id == user_id)
+            )
+            if int(taken or 0) + size_bytes > self._quota_bytes:
+                raise QuotaExceeded
+            await connection.execute(insert(portal_files).values(row))
+
+        await self._database.transaction(work)
+
+    async def get(self, file_id: str) -> File | None:
+        """A file or an upload; None when there is none of this id."""
+
+        async def query(connection: AsyncConnection) -> File | None:
+            found = await connection.execute(select(*_COLUMNS).where(portal_files.c.file_id == file_id))
+            row = found.one_or_none()
+            return None if row is None else File(**row._asdict())
+
+        return await self._database.read(query)
+
+    async def stored(self, file_id: str, sha256: str, content_type: str) -> None:
+        """Note that a file is whole in the store."""
+
+        async def work(connection: AsyncConnection) -> None:
+            values = {"sha256": sha256, "content_type": content_type, "stored_at": _now_ms()}
+            await connection.execute(
+                update(portal_files).where(portal_files.c.file_id == file_id).values(values)
+            )
+
+        await self._database.transaction(work)
+
+    async def remove(self, file: File) -> None:
+        """Remove a file or an upload, its parts, and its room."""
+        await self.remove_parts(file.file_id)
+        await self._objects.delete([file.object_name])
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(delete(portal_files).where(portal_files.c.file_id == file.file_id))
+
+        await self._database.transaction(work)
+
+    async def remove_parts(self, file_id: str) -> None:
+        """Remove the parts of an upload, once the file is whole."""
+        await self._objects.delete([name for name, _ in await self._objects.names(parts_folder(file_id))])
+
+    async def unfinished(self, older_than_s: float) -> Sequence[File]:
+        """Uploads that were begun so long ago, some of them."""
+        before_ms = _now_ms() - int(older_than_s * 1000)
+
+        async def query(connection: AsyncConnection) -> Sequence[File]:
+            found = (
+                select(*_COLUMNS)
+                .where(portal_files.c.stored_at.is_(None), portal_files.c.created_at < before_ms)
+                .order_by(portal_files.c.file_id)
+                .limit(CLEANED_AT_ONCE)
+            )
+            return [File(**row._asdict()) for row in await connection.execute(found)]
+
+        return await self._database.read(query)
+
+
+_COLUMNS = tuple(portal_files.c[name] for name in File.__dataclass_fields__)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

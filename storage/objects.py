@@ -1,0 +1,111 @@
+"""Where files lie: a folder, or what obstore reaches by URL (S3 and its like, Google, Azure).
+
+Names in it are made of ids alone, never of what a user calls a file. Nothing is held whole in memory.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from storage.errors import StoreAway
+
+READ_BYTES = 1_048_576
+"""How much of an object is read at once."""
+
+HEAD_BYTES = 8192
+WRITE_BYTES = 8_388_608
+WRITES = 2
+"""Parts of an object on their way at once, each of so many bytes: S3 takes 10,000, of 5 MiB or more."""
+
+
+class Writer(Protocol):
+    """An object that comes to be when it is closed."""
+
+    async def write(self, chunk: bytes) -> object:
+        """Add bytes."""
+        ...
+
+
+class Objects:
+    """The store of files. Raises StoreAway; FileNotFoundError for a name that is not there."""
+
+    def __init__(self, url: str) -> None:
+        """`url` is a folder, or a URL such as `s3://bucket/prefix`. Raises ValueError for anything else."""
+        self._store: ObjectStore
+        try:
+            if "://" in url:
+                self._store = from_url(url)
+            else:
+                self._store = LocalStore(Path(url).absolute(), mkdir=True, automatic_cleanup=True)
+        except (BaseError, OSError) as error:
+            raise ValueError(f"{error}".partition("\n")[0]) from None
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Make an object, or replace it."""
+        with _away():
+            await obstore.put_async(self._store, name, content)
+
+    async def names(self, prefix: str) -> list[tuple[str, int]]:
+        """The objects whose names begin with the folder `prefix`: name and size in bytes, in order."""
+        with _away():
+            found = await obstore.list(self._store, prefix).collect_async()
+        return sorted((each["path"], each["size"]) for each in found)
+
+    async def read(self, name: str) -> AsyncIterator[bytes]:
+        """An object's content, in pieces."""
+        with _away():
+            answer = await obstore.get_async(self._store, name)
+            async for piece in answer.stream(min_chunk_size=READ_BYTES):
+                yield bytes(piece)
+
+    @asynccontextmanager
+    async def writing(self, name: str) -> AsyncIterator[Writer]:
+        """While entered, an object is written; it is there once this is left, and not after an error."""
+        with _away():
+            async with obstore.open_writer_async(
+                self._store, name, buffer_size=WRITE_BYTES, max_concurrency=WRITES
+            ) as writer:
+                yield writer
+
+    async def fetch(self, name: str, path: Path) -> bytes:
+        """Make a file of an object. Answers how it begins."""
+        head = b""
+        with path.open("wb") as target:
+            async for piece in self.read(name):
+                head = head or piece[:HEAD_BYTES]
+                await asyncio.to_thread(target.write, piece)
+        return head
+
+    async def put_file(self, name: str, path: Path) -> str:
+        """Make an object of a file. Answers its SHA-256."""
+        digest = hashlib.sha256()
+        with path.open("rb") as source:
+            async with self.writing(name) as writer:
+                while piece := await asyncio.to_thread(source.read, READ_BYTES):
+                    digest.update(piece)
+                    await writer.write(piece)
+        return digest.hexdigest()
+
+    async def delete(self, names: Sequence[str]) -> None:
+        """Remove objects, those that are there."""
+        for name in names:
+            try:
+                with _away():
+                    await obstore.delete_async(self._store, name)
+            except FileNotFoundError:
+                continue
+
+
+@contextmanager
+def _away() -> Iterator[None]:
+    try:
+        yield
+    except BaseError as error:
+        raise StoreAway(f"The files' store does not answer: {error}".partition("\n")[0]) from error
