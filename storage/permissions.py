@@ -5,12 +5,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sqlalchemy import select
+
 from storage import keys
 from storage.audit import ALLOWED, DENIED, MOST_PENDING, NO_POLICY, Audit, AuditFull, Entry
+from storage.database import Database
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.groups import Groups
 from storage.policies import Decision, Facts, PolicyWatch, Question
+from storage.tables import users
+from storage.users import AccountStatus
 from storage.wire import Executor
 
 LIBRARY = Library("audit", "permissions")
@@ -114,6 +119,15 @@ class Permissions:
     async def _call(self, function: str, names: list[str], *args: Any) -> Any:
         with redis_away_is_store_away():
             return await LIBRARY.call(self._redis, function, names, args)
+
+
+async def stored_role(database: Database, user_id: str) -> str | None:
+    """A user's role as SQL has it, None for an account that may not be used. Raises StoreAway."""
+    query = select(users.c.role).where(
+        users.c.user_id == user_id, users.c.status == AccountStatus.ACTIVE.value
+    )
+    found = await database.read(lambda connection: connection.scalar(query))
+    return None if found is None else str(found)
 
 
 def entry(user_id: str, question: Question, decision: Decision) -> Entry:

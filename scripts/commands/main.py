@@ -11,8 +11,11 @@ import typer
 
 from scripts.commands import DEFAULT_DATA_DIR
 from scripts.commands.admission import app as admission
+from scripts.commands.audit import app as audit
+from scripts.commands.group import app as group
 from scripts.commands.keys import app as keys
 from scripts.commands.options import AsJson, DataDir, SystemConfig
+from scripts.commands.policy import app as policy
 from scripts.commands.user import app as user
 
 DEFAULT_PLAYERS = 200
@@ -28,6 +31,9 @@ app = typer.Typer(
 )
 
 app.add_typer(admission, name="admission")
+app.add_typer(audit, name="audit")
+app.add_typer(group, name="group")
+app.add_typer(policy, name="policy")
 app.add_typer(keys, name="keys")
 app.add_typer(user, name="user")
 
