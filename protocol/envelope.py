@@ -165,6 +165,7 @@ class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     requests: int | None = None
     errors: int | None = None
     latency_p99_ms: float | None = None
+    metrics_port: int | None = None
 
 
 class QueueConfig(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

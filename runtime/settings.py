@@ -265,6 +265,15 @@ class MonitoringSettings(Section, frozen=True):
     webhook: Annotated[str, 'URL that gets each alert as a JSON POST; "" for none.'] = ""
 
 
+class MetricsSettings(Section, frozen=True):
+    """Where each process serves its figures for Prometheus."""
+
+    host: Annotated[Host, "Address that /metrics is served at; never one that players reach."] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65_435), "First port for it; each process takes the first that is free. 0: none."
+    ] = 0
+
+
 class ScalingSettings(Section, frozen=True):
     """How many workers of a kind there should be (section 6.3 of the seed)."""
 
@@ -302,5 +311,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    metrics: MetricsSettings = MetricsSettings()
     scaling: ScalingSettings = ScalingSettings()
     log: LogSettings = LogSettings()

@@ -22,12 +22,14 @@ class Traffic:
     def __init__(self) -> None:
         self.requests = 0
         self.errors = 0
+        self.seconds = 0.0
         self.buckets = [0] * (len(BOUNDS_MS) + 1)
         self._taken = self._snapshot()
 
     def answered(self, latency_s: float) -> None:
         """A request has its answer, whatever it is."""
         self.requests += 1
+        self.seconds += latency_s
         self.buckets[bisect_left(BOUNDS_MS, latency_s * 1000)] += 1
 
     def failed(self) -> None:

@@ -3,10 +3,14 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
+
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import Lane, QueueType
 from runtime.daemon import Daemon, Step
+from runtime.exporting import Exporter, process_figures
 from runtime.metrics import LoopLag
 from runtime.secrets import Secrets
 from runtime.settings import Config
@@ -44,6 +48,11 @@ def node_queue(config: Config) -> QueueCreate:
         expire_s=settings.queue_expire_s,
         lane=Lane.HIGH,
     )
+
+
+def node_figures(registry: Registry) -> Iterator[Metric]:
+    """What a node measures beyond what every process does."""
+    yield GaugeMetricFamily("lobbyd_connections", "Connections that the node holds.", len(registry))
 
 
 class Node:
@@ -90,6 +99,9 @@ class Node:
             Certificate.configured(settings),
         )
         loop_lag = LoopLag()
+        self._exporter = Exporter(config.metrics)
+        self._exporter.add(lambda: process_figures(registry.traffic, loop_lag))
+        self._exporter.add(lambda: node_figures(registry))
         identity = ServerStatus(
             event="",
             server_id=settings.server_id,
@@ -109,6 +121,7 @@ class Node:
             lambda: {
                 "connections": len(registry),
                 "port": self._door.port,
+                "metrics_port": self._exporter.port,
                 **registry.traffic.take()._asdict(),
             },
         )
@@ -135,6 +148,7 @@ class Node:
 
     def _steps(self) -> list[Step]:
         return [
+            Step("metrics", self._exporter.open, self._exporter.close),
             Step("outbox", self._start_outbox, self._outbox.flushed),
             Step("queue creation", self._subscription.create, self._delete_queue, attempts=STEP_ATTEMPTS),
             Step("departures", self._start_departures, self._departures.said),

@@ -14,6 +14,7 @@ from protocol.envelope import QueueCreate, ServerStatus, queue_create
 from protocol.queues import LANE_WEIGHTS, QueueType
 from runtime import logging
 from runtime.daemon import Daemon, Step
+from runtime.exporting import Exporter, process_figures
 from runtime.metrics import LoopLag
 from runtime.sealing import Seals
 from runtime.secrets import Secrets
@@ -81,6 +82,7 @@ class WorkerProcess:
         self.redis: Redis = connect(config.redis.url)
         self.wire = connect_wire(config.redis.url)
         self.outbox = Outbox(self.wire)
+        self.exporter = Exporter(config.metrics)
         self.daemon: Daemon
 
     @cached_property
@@ -142,15 +144,18 @@ class WorkerProcess:
         async def stop_consumers() -> None:
             await asyncio.gather(*(consumer.stop() for consumer in consumers))
 
+        loop_lag = LoopLag()
+        traffic = next((intake.traffic for intake in kind.intakes if intake.traffic), Traffic())
+        self.exporter.add(lambda: process_figures(traffic, loop_lag))
         steps = [
+            Step("metrics", self.exporter.open, self.exporter.close),
             Step("outbox", start_outbox, self.outbox.flushed),
             *kind.before,
             Step("queue creation", create_queues, attempts=STEP_ATTEMPTS),
             Step("subscription", start_consumers, stop_consumers),
             *kind.after,
         ]
-        loop_lag = LoopLag()
-        reporter = self._reporter(loop_lag, kind)
+        reporter = self._reporter(loop_lag, traffic, kind)
         return Daemon(
             self.process_id,
             reporter,
@@ -188,7 +193,7 @@ class WorkerProcess:
             concurrency=intake.concurrency,
         )
 
-    def _reporter(self, loop_lag: LoopLag, kind: Kind) -> Reporter:
+    def _reporter(self, loop_lag: LoopLag, traffic: Traffic, kind: Kind) -> Reporter:
         lease = ServerLease(self.redis, self.process_id, self.boot_id, self.config.status.patience_s)
         identity = ServerStatus(
             event="",
@@ -199,8 +204,11 @@ class WorkerProcess:
             host=os.uname().nodename,
             pid=os.getpid(),
         )
-        traffic = next((intake.traffic for intake in kind.intakes if intake.traffic), Traffic())
-        return Reporter(self.redis, lease, identity, self.outbox, loop_lag, lambda: traffic.take()._asdict())
+
+        def about() -> dict[str, Any]:
+            return {"metrics_port": self.exporter.port, **traffic.take()._asdict()}
+
+        return Reporter(self.redis, lease, identity, self.outbox, loop_lag, about)
 
 
 def request_intake(config: Config, requests: Requests[Any], concurrency: int) -> Intake:

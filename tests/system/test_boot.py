@@ -27,7 +27,7 @@ SEED_FIELDS = {
 }
 OPERATORS_FIELDS = {
     "host", "port", "pid", "connections", "version", "bootId", "lastHeartbeat", "error",
-    "requests", "errors", "latencyP99Ms",
+    "requests", "errors", "latencyP99Ms", "metricsPort",
 }  # fmt: skip
 
 

@@ -54,6 +54,8 @@ def assemble(process: WorkerProcess) -> Kind:
         process.boot_id,
     )
 
+    process.exporter.add(watch.figures)
+
     async def register_handlers() -> None:
         handlers.check()
 

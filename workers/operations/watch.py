@@ -2,9 +2,11 @@
 
 import asyncio
 import urllib.request
+from collections.abc import Iterator
 
 import msgspec
 import structlog
+from prometheus_client.core import Metric
 
 from protocol.messages.monitor import Alert, AlertLevel, AlertState, Metrics
 from runtime.logging import redact_text
@@ -16,6 +18,7 @@ from storage.priorities import Priorities
 from storage.scaling import Scaling
 from workers.operations.alerts import Open, OpenAlert, judge, told
 from workers.operations.door import Door, Opening, after
+from workers.operations.figures import sample_figures
 from workers.operations.load import behind_the_door
 from workers.operations.priorities import priorities
 from workers.operations.scaling import decide
@@ -61,6 +64,7 @@ class Watch:
         self._boot_id = boot_id
         self._calm = 0
         self._priorities_due_ms = self._scaling_due_ms = 0
+        self._sample: Metrics | None = None
         self._posts: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -71,10 +75,16 @@ class Watch:
             try:
                 if await self._monitoring.lead(self._boot_id, 2 * self._settings.every_s):
                     await self._look()
+                else:
+                    self._sample = None
             except StoreAway as error:
                 log.warning("cannot watch", cause=str(error))
             due_s = max(due_s + self._settings.every_s, clock())
             await asyncio.sleep(due_s - clock())
+
+    def figures(self) -> Iterator[Metric]:
+        """The newest sample for Prometheus; nothing while another worker watches."""
+        return iter(()) if self._sample is None else sample_figures(self._sample)
 
     async def open_alerts(self) -> list[Alert]:
         """The alerts that are open. Raises StoreAway."""
@@ -87,6 +97,7 @@ class Watch:
     async def _look(self) -> None:
         sample = await self._monitoring.sample()
         await self._monitoring.keep(sample)
+        self._sample = sample
         self._telling.broadcast(TOPIC, sample)
         if sample.at >= self._priorities_due_ms:
             self._priorities_due_ms = sample.at + int(self._settings.priorities_every_s * 1000)
