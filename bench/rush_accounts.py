@@ -1,7 +1,6 @@
 """Accounts for the rush, each with a refresh token: players who were here before and come back.
 
-Of 100 one is a VIP and five are PREMIUM, as in the seed's 100,000. They are written in bulk, and their
-families of tokens as `storage.sessions` leaves them after a sign-in.
+They are written in bulk, and their families of tokens as `storage.sessions` leaves them after a sign-in.
 """
 
 import time
@@ -14,6 +13,7 @@ from redis.asyncio import Redis
 from sqlalchemy import Table, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from bench.rush_story import tier_of
 from bench.system import System
 from runtime.secrets import Purpose, Secrets
 from runtime.settings import AuthSettings
@@ -31,6 +31,9 @@ LOWEST_COST = 4
 
 FIRST_NUMBER = 1
 
+GROUPS = {"VIP": "VIP_Users", "PREMIUM": "Premium_Users"}
+"""The groups that give a tier."""
+
 
 async def make_accounts(system: System, count: int) -> list[str]:
     """Make so many accounts. Answers a refresh token for each."""
@@ -44,7 +47,7 @@ async def make_accounts(system: System, count: int) -> list[str]:
         for start in range(0, count, BATCH):
             batch = names[start : start + BATCH]
             await _insert(database, users, [_row(secrets, name, password_hash) for name in batch])
-            members = [(_group(number), name) for number, name in enumerate(batch, start)]
+            members = [(GROUPS.get(tier_of(number), ""), name) for number, name in enumerate(batch, start)]
             await _insert(database, group_members, [_membership(*each) for each in members if each[0]])
             made += await _give_tokens(redis, tokens, batch)
     await database.close()
@@ -65,13 +68,6 @@ def _row(secrets: Secrets, name: str, password_hash: str) -> dict[str, Any]:
         "created_at": int(time.time() * 1000),
         "registration_id": name,
     }
-
-
-def _group(number: int) -> str:
-    """The group that gives the player of this number a tier, if one does."""
-    if number % 100 == 0:
-        return "VIP_Users"
-    return "Premium_Users" if number % 20 == 1 else ""
 
 
 def _membership(group: str, name: str) -> dict[str, Any]:

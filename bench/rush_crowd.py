@@ -13,7 +13,7 @@ import msgspec
 
 from bench.harness import CannotMeasure
 from bench.rush_generator import Progress
-from bench.rush_story import Stage, Story
+from bench.rush_story import TIERS, Stage, Story, Tally
 
 LINE_LIMIT_BYTES = 1_048_576
 
@@ -27,6 +27,7 @@ class Generator:
     def __init__(self, process: Process) -> None:
         self.pid = process.pid
         self.counts = [0] * len(Stage)
+        self.tallies: dict[str, Tally] = {}
         self._process = process
         self._orders: dict[str, asyncio.Future[None]] = {}
         self._reading = asyncio.create_task(self._read())
@@ -49,7 +50,7 @@ class Generator:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             progress = _progress.decode(line)
-            self.counts = progress.counts
+            self.counts, self.tallies = progress.counts, progress.tallies
             if progress.done:
                 self._settle(progress.done, None)
         for name in list(self._orders):
@@ -82,6 +83,15 @@ class Crowd:
         """How many players are at each stage, as last heard."""
         totals = [sum(column) for column in zip(*(each.counts for each in self._generators), strict=True)]
         return {stage: totals[stage] for stage in Stage}
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """How players of each tier fare, as last heard."""
+        totals = {tier: Tally() for tier in TIERS}
+        for each in self._generators:
+            for tier, tally in each.tallies.items():
+                totals[tier].add(tally)
+        return totals
 
     async def ask(self, order: str) -> None:
         """Have every generator do it."""

@@ -20,7 +20,7 @@ import msgspec
 import uvloop
 
 from bench.rush_player import Player
-from bench.rush_story import Stage
+from bench.rush_story import TIERS, Stage, Tally, tier_of
 from bench.system import HOST
 
 OPENING_AT_ONCE = 100
@@ -39,9 +39,10 @@ RETURN_ATTEMPTS = 20
 
 
 class Progress(msgspec.Struct):
-    """A line to the benchmark. `counts` are players by stage, `done` the order that is done."""
+    """A line to the benchmark: players by stage and by tier, and the order that is done."""
 
     counts: list[int]
+    tallies: dict[str, Tally]
     done: str = ""
 
 
@@ -54,6 +55,8 @@ class Part:
         self._players = [Player(self, token, number) for number, token in enumerate(tokens, first)]
         self._counts = [0] * len(Stage)
         self._counts[Stage.OUTSIDE] = len(tokens)
+        self._tallies = {tier: Tally() for tier in TIERS}
+        self._opened_at = 0.0
         self._to_log_in: deque[Player] = deque()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,7 +78,7 @@ class Part:
 
     async def opened(self) -> None:
         """The room is open: an estimate counts from now on."""
-        self.is_open = True
+        self.is_open, self._opened_at = True, time.time()
 
     async def finish(self) -> None:
         """Wait until everybody is in or lost."""
@@ -107,9 +110,17 @@ class Part:
         """Count, and let the next one log in where one is done with it."""
         self._counts[was] -= 1
         self._counts[player.stage] += 1
+        self._tally(player, was)
         if was is Stage.LOGGING_IN:
             self._next_login()
         self._changed.set()
+
+    def _tally(self, player: Player, was: Stage) -> None:
+        tally = self._tallies[tier_of(player.number)]
+        tally.waiting += (player.stage is Stage.WAITING) - (was is Stage.WAITING)
+        if (was, player.stage) == (Stage.WAITING, Stage.READY):
+            waited_s = time.time() - max(self._opened_at, player.ticket_at)
+            tally.add(Tally(admitted=1, waited_s=waited_s, longest_s=waited_s))
 
     def hung_up(self, player: Player) -> None:
         """Bring the player back, by way of another node."""
@@ -165,7 +176,7 @@ class Part:
             await asyncio.sleep(PROGRESS_S)
 
     def _say(self, done: str = "") -> None:
-        print(msgspec.json.encode(Progress(self._counts, done)).decode(), flush=True)
+        print(msgspec.json.encode(Progress(self._counts, self._tallies, done)).decode(), flush=True)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():

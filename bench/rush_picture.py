@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -31,6 +32,7 @@ NAMES = {
     Stage.IN: "signed in",
     Stage.LOST: "lost",
 }
+TIER_COLOURS = {"VIP": "bright_magenta", "PREMIUM": "bright_cyan", "NORMAL": "yellow"}
 WIDTH, LABEL, BAR = 80, 14, 50
 SPARKS = " ▁▂▃▄▅▆▇█"
 DRAW_S = 0.5
@@ -62,7 +64,7 @@ class Picture:
         rows = [_row(stage, counts[stage], total) for stage in Stage]
         self._note(now, counts[Stage.READY] + counts[Stage.IN])
         return Panel(
-            Group(*rows, Text(), self._pace(), self._waits(counts, now)),
+            Group(*rows, Text(), *self._tiers(), self._pace(), self._waits(counts, now)),
             title=f"[bold]{total:,} players {self.headline}[/]",
             subtitle=f"{now - self._began_at:.0f} s",
             title_align="left",
@@ -79,6 +81,18 @@ class Picture:
             self._seen.popleft()
         first_at, first = self._seen[0]
         self._paces.append((admitted - first) / max(now - first_at, DRAW_S))
+
+    def _tiers(self) -> list[Text]:
+        """Who waits, and how long those who were admitted had waited, by tier."""
+        tallies = self._crowd.tallies
+        means = {tier: tally.waited_s / max(tally.admitted, 1) for tier, tally in tallies.items()}
+        return [
+            _by_tier("in line", {tier: f"{tally.waiting:,} {tier}" for tier, tally in tallies.items()}),
+            _by_tier("mean wait", {tier: f"{tier} {mean_s:.1f} s" for tier, mean_s in means.items()}),
+            _by_tier(
+                "longest wait", {tier: f"{tier} {tally.longest_s:.1f} s" for tier, tally in tallies.items()}
+            ),
+        ]
 
     def _pace(self) -> Text:
         row = Text(f"{'admitted':<{LABEL}}", "bold")
@@ -98,6 +112,13 @@ class Picture:
             row.append(f"{now - self.opened_at:.1f} s since the opening, ")
             row.append(f"{counts[Stage.WAITING] / self._rate:.1f} s to go at the rate")
         return row
+
+
+def _by_tier(label: str, words: Mapping[str, str]) -> Text:
+    row = Text(f"{label:<{LABEL}}", "bold")
+    for number, (tier, said) in enumerate(words.items()):
+        row.append(" · " if number else "").append(said, TIER_COLOURS[tier])
+    return row
 
 
 def _row(stage: Stage, count: int, total: int) -> Text:

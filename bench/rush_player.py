@@ -114,6 +114,11 @@ class Player(asyncio.Protocol):
         self.stage = Stage.OUTSIDE
         self.story = Story()
 
+    @property
+    def ticket_at(self) -> float:
+        """When the player got the ticket, in s since the epoch."""
+        return self._login_at + self.story.login_s
+
     def log_in(self) -> None:
         """Ask for a place."""
         self._go(Stage.LOGGING_IN)

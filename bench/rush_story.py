@@ -1,4 +1,4 @@
-"""How far players of the rush have come, and what happened to each."""
+"""How far players of the rush have come, of which tier they are, and what happened to each."""
 
 from enum import IntEnum
 
@@ -34,3 +34,29 @@ class Story(msgspec.Struct, array_like=True):
     returns: int = 0
     retries: int = 0
     failure: str = ""
+
+
+TIERS = ("VIP", "PREMIUM", "NORMAL")
+
+
+def tier_of(number: int) -> str:
+    """The tier of a player by number: of 100 one is a VIP and five are PREMIUM, as in the seed's 100,000."""
+    if number % 100 == 0:
+        return "VIP"
+    return "PREMIUM" if number % 20 == 1 else "NORMAL"
+
+
+class Tally(msgspec.Struct, array_like=True):
+    """How many of a tier wait, how many have been admitted, and how long these waited, in all and at most."""
+
+    waiting: int = 0
+    admitted: int = 0
+    waited_s: float = 0
+    longest_s: float = 0
+
+    def add(self, other: "Tally") -> None:
+        """Count the other's, too."""
+        self.waiting += other.waiting
+        self.admitted += other.admitted
+        self.waited_s += other.waited_s
+        self.longest_s = max(self.longest_s, other.longest_s)
