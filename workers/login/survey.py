@@ -24,12 +24,11 @@ log = structlog.get_logger(__name__)
 LEAST_S = 1.9
 """Between two updates of one player: the 2 s of wire.md, less what a walk may be early."""
 
-FAR_PERIOD_S = 10.0
-"""The whole room is walked once in this time, which leaves half as much again until a player has waited for
-news for 15 s, the longest that there may be."""
+NEWS_S = 12.0
+"""Who waits hears something after this time, if everything goes well: 3 s before the 15 that it may take."""
 
-AGAIN_S = 5.0
-"""A place that did not change is told again after this time: at every walk through the whole room."""
+FAR_PERIOD_S = 10.0
+"""The whole room is walked once in this time."""
 
 NEAR_PERIOD_S = 2.0
 NEAR_WAIT_S = 60.0
@@ -93,9 +92,10 @@ class Survey:
                     return
                 self._rate = await self._current_rate()
                 near = min(max(int(self._rate / 60 * NEAR_WAIT_S), NEAR_LEAST), NEAR_MOST)
-                total = await self._walk(list(reversed(range(0, near, STEP_PLACES))))
+                total = await self._walk(list(reversed(range(0, near, STEP_PLACES))), NEWS_S - NEAR_PERIOD_S)
                 await self._retell()
-            step_s = min(FAR_PERIOD_S / max(1, math.ceil(total / STEP_PLACES)), 1.0)
+            steps = max(1, math.ceil(total / STEP_PLACES))
+            step_s = min(FAR_PERIOD_S / steps, 1.0)
             # What was missed is made good: a long room is walked in time on a busy machine, too.
             due_s = max(due_s, clock() - 1.0)
             firsts: list[int] = []
@@ -104,7 +104,8 @@ class Survey:
                 first = max(0, min(first or total, total) - STEP_PLACES)
                 firsts.append(first)
                 due_s += step_s
-            total = await self._walk(firsts) if firsts else total
+            # Told again unless the next walk still is in time.
+            total = await self._walk(firsts, max(LEAST_S, NEWS_S - steps * step_s)) if firsts else total
             await asyncio.sleep(max(0.0, min(due_s, near_s) - clock()))
 
     async def _current_rate(self) -> float:
@@ -118,12 +119,15 @@ class Survey:
             rate = await self._settings.current()
         return rate
 
-    async def _walk(self, firsts: Sequence[int]) -> int:
-        """Walk the steps that begin at these ranks, and tell. Answers how many wait."""
+    async def _walk(self, firsts: Sequence[int], again_s: float) -> int:
+        """Walk the steps that begin at these ranks; tell places that are new, or told `again_s` ago.
+
+        Answers how many wait.
+        """
         total = 0
         for start in range(0, len(firsts), STEPS_AT_ONCE):
             together = firsts[start : start + STEPS_AT_ONCE]
-            walks = (self._tickets.survey(first, STEP_PLACES, LEAST_S, AGAIN_S) for first in together)
+            walks = (self._tickets.survey(first, STEP_PLACES, LEAST_S, again_s) for first in together)
             for walk in await asyncio.gather(*walks):
                 self._tell(walk)
                 total = walk.total_waiting
