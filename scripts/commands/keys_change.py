@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio import Redis
+
 from runtime.daemon import EXIT_ERROR
 from runtime.secrets import Secrets
 from scripts.commands.operators import operator
-from scripts.commands.system import with_database
+from scripts.commands.system import with_database, with_redis
+from storage.audit import ALLOWED, Audit, Entry
 from storage.database import Database
 from storage.keyring import FOLLOWED_WITHIN_S, KeyRing
 from storage.reencryption import count, reencrypt as encrypt_again
@@ -60,8 +63,17 @@ async def rotate(data_dir: Path, config_file: Path | None, *, as_json: bool) -> 
     Answers the exit code.
     """
 
+    async def write_down(redis: Redis) -> None:
+        await Audit(redis).append([Entry(operator(), "keys:rotate", "encryption_keys", ALLOWED, "lobbyctl")])
+
     async def work(database: Database, secrets: Secrets) -> int | None:
-        key_id = await KeyRing(database, secrets).rotate(operator())
+        ring = KeyRing(database, secrets)
+        await ring.open()
+        # First, so that no key is made that the audit log does not know of.
+        refused = await with_redis(data_dir, config_file, write_down)
+        if refused:
+            return refused
+        key_id = await ring.rotate(operator())
         print(
             f"{key_id} is the current key; every process uses it within {FOLLOWED_WITHIN_S:g} s.",
             file=sys.stderr,

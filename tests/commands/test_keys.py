@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from client import Player
+from storage.keys import AUDIT_LOGS
 from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment, lobbyctl
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
@@ -94,6 +96,9 @@ async def test_a_new_key_is_used_by_all_without_a_restart(running: Running) -> N
     assert rotated["changed"] >= before
     assert (first["encrypts"], second["encrypts"]) == (0, before + during + late)
     assert running.pids == pids
+    with Redis.from_url(running.endpoints["redis"], decode_responses=True) as redis:
+        audited: Any = redis.lrange(AUDIT_LOGS, 0, 0)
+    assert audited[0].partition("|")[2] == "kim|keys:rotate|encryption_keys|ALLOWED|lobbyctl"
     for process in ("login-1", "login-2"):
         assert rotated["keyId"] in (running.data / "logs" / f"{process}.log").read_text()
 
