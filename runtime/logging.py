@@ -47,6 +47,8 @@ def configure(level: str, format: Literal["auto", "json", "console"], process_id
     )
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(level.upper())
+    # At debug it tells every statement with its values: password hashes, among others.
+    logging.getLogger("aiosqlite").setLevel(logging.INFO)
     logging.captureWarnings(True)
 
 

@@ -95,6 +95,8 @@ async def test_no_store_and_no_log_can_tell_a_secret(deadly: Cluster, valkey: Re
     for secret in (PASSWORD, WRONG, "sealed-one@example.com", ADDRESS, FINGERPRINT, SECRET, *tokens):
         assert secret.encode() not in stored
         assert secret.encode() not in logged
+    assert b"$2b$" in stored
+    assert b"$2b$" not in logged  # what bcrypt makes of a password
 
 
 async def pending_request(cluster: Cluster) -> Envelope:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import ssl
 import uuid
 import warnings
@@ -15,11 +16,12 @@ from cryptography import x509
 
 from client import Player
 from protocol.errors import GoodbyeCode
-from tests.certificates import Authority, Files
+from tests.certificates import HOST, Authority, Files
 from tests.secure_servers import SecureMaria, SecureRedis
 from tests.system.cluster import Cluster, Process, eventually
 from tests.system.conftest import run_cluster, run_house
 from tests.system.guest import PASSWORD, Guest
+from tests.system.wire import HELLO, envelope
 
 pytestmark = pytest.mark.servers
 
@@ -273,6 +275,31 @@ async def test_a_handshake_without_a_hello_is_closed_in_words(
     async with asyncio.timeout(20):
         assert b"HANDSHAKE_TIMEOUT" in await reader.read()
     writer.close()
+
+
+async def test_a_client_that_never_reads_is_cut(secure: Cluster, authority: Authority) -> None:
+    settings = {"socketd.max_write_buffer_bytes": 4096, "limits.requests_per_second": 1_000_000}
+    node = await asyncio.to_thread(secure.start_node, settings=settings)
+    memory = secure.memory_bytes(node)
+    trusting = ssl.create_default_context(cafile=authority.certificate)
+    pings = b"".join(envelope("ping", number, {}) for number in range(1, 1000))
+
+    def send_until_cut() -> None:
+        with (
+            socket.create_connection(node.endpoint) as plain,
+            trusting.wrap_socket(plain, server_hostname=HOST) as talking,
+        ):
+            talking.settimeout(20)
+            talking.sendall(envelope("hello", 1, HELLO))
+            while True:
+                talking.sendall(pings)
+
+    with pytest.raises(OSError):  # noqa: PT011 - a reset, or the end of TLS
+        await asyncio.to_thread(send_until_cut)
+
+    assert f'"code": "{GoodbyeCode.SLOW_CONSUMER.code}"' in node.log
+    assert secure.memory_bytes(node) < memory + 16 * 1024 * 1024
+    node.kill()
 
 
 async def test_a_draining_node_waits_for_no_handshake(
