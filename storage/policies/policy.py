@@ -12,6 +12,7 @@ from storage.policies.matching import Pattern
 
 MOST_RULES = 50
 MOST_RULES_IN_ALL = 500
+MOST_CONDITION_CHARACTERS_IN_ALL = 65_536
 """Of all policies together: a decision looks at each of them."""
 
 ActionPattern = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -12,6 +12,7 @@ from storage.database import Database
 from storage.errors import StoreAway
 from storage.policies.cache import CACHE_LIFE_S, PolicyCache, Records, permission_names
 from storage.policies.policy import (
+    MOST_CONDITION_CHARACTERS_IN_ALL,
     MOST_RULES_IN_ALL,
     Policy,
     PolicyFault,
@@ -125,11 +126,15 @@ class PolicyWatch:
 
 async def _put(connection: AsyncConnection, policy: Policy) -> None:
     rows = {row.policy_id: row.rules for row in await connection.execute(select(policies).with_for_update())}
-    others = sum(len(_rules(text)) for policy_id, text in rows.items() if policy_id != policy.policy_id)
-    if others + len(policy.rules) > MOST_RULES_IN_ALL:
-        raise PolicyFault(
-            f"all policies together may have {MOST_RULES_IN_ALL} rules; there are {others} others"
-        )
+    others = [
+        rule for policy_id, text in rows.items() if policy_id != policy.policy_id for rule in _rules(text)
+    ]
+    if len(others) + len(policy.rules) > MOST_RULES_IN_ALL:
+        raise PolicyFault(f"all policies together may have {MOST_RULES_IN_ALL} rules")
+    characters = sum(len(rule.condition or "") for rule in (*others, *policy.rules))
+    if characters > MOST_CONDITION_CHARACTERS_IN_ALL:
+        most = f"{MOST_CONDITION_CHARACTERS_IN_ALL:,}"
+        raise PolicyFault(f"the conditions of all policies together may have {most} characters")
     values = {
         "policy_name": policy.policy_name,
         "description": policy.description,

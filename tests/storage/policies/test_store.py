@@ -181,6 +181,9 @@ async def test_all_policies_together_are_bounded(policies: Policies) -> None:
     with pytest.raises(PolicyFault, match="may have 500 rules"):
         await policies.put(policy("more", *[allow()] * MOST_RULES))
     await policies.put(policy("p0", *[allow()] * MOST_RULES))  # in place of itself
+    await policies.put(policy("p1", *[allow(condition=f"true //{'x' * 900}")] * MOST_RULES))
+    with pytest.raises(PolicyFault, match="65,536 characters"):
+        await policies.put(policy("p2", *[allow(condition=f"true //{'x' * 900}")] * MOST_RULES))
 
 
 async def test_rules_that_somebody_broke_by_hand_deny_and_say_so(
