@@ -85,7 +85,7 @@ class Circumstances:
 class Condition:
     """A condition that parses and type-checks."""
 
-    __slots__ = ("_expression",)
+    __slots__ = ("_expression", "is_personal")
 
     def __init__(self, text: str) -> None:
         """Raises ConditionFault."""
@@ -95,6 +95,8 @@ class Condition:
             self._expression = _LANGUAGE.compile(text)
         except RuntimeError as error:
             raise _fault(text, str(error)) from None
+        self.is_personal = _needs_user_id(text)
+        """Whether two users with the same role and groups may get different answers."""
         said = self._expression.return_type().name()
         if said != "BOOL":
             raise ConditionFault(f"it says {said.lower()}, where it must say true or false")
@@ -119,7 +121,15 @@ def condition(text: str) -> Condition:
     return Condition(text)
 
 
-def _language() -> cel.Env:
+def _needs_user_id(text: str) -> bool:
+    try:
+        _LANGUAGE_FOR_ANYBODY.compile(text)
+    except RuntimeError:
+        return True
+    return False
+
+
+def _language(*, knows_user_id: bool) -> cel.Env:
     config = cel.NewEnvConfigFromYaml(
         "stdlib:\n"
         f"  exclude_macros: [{', '.join(_LOOPS)}]\n"
@@ -132,7 +142,7 @@ def _language() -> cel.Env:
     )
     texts = cel.Type.List(cel.Type.STRING)
     variables = {
-        "user.id": cel.Type.STRING,
+        **({"user.id": cel.Type.STRING} if knows_user_id else {}),
         "user.role": cel.Type.STRING,
         "user.groups": texts,
         "user.permissions": texts,
@@ -154,4 +164,5 @@ def _fault(text: str, said: str) -> ConditionFault:
     return ConditionFault(message.replace(" (in container '')", ""), int(line), int(column))
 
 
-_LANGUAGE = _language()
+_LANGUAGE = _language(knows_user_id=True)
+_LANGUAGE_FOR_ANYBODY = _language(knows_user_id=False)

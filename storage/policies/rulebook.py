@@ -12,6 +12,9 @@ from storage.policies.conditions import Circumstances, Condition, ConditionFaile
 from storage.policies.matching import SEPARATOR, Pattern
 from storage.policies.policy import Policy, Rule
 
+MOST_KNOWN = 4096
+"""Decisions that a rulebook remembers; past it it forgets them and begins anew."""
+
 NOTHING_MATCHES = "No policy allows this."
 
 
@@ -74,6 +77,7 @@ class Rulebook:
         self.version = version
         self.policies = policies
         self.groups = groups
+        self._known: dict[tuple[object, ...], Decision] = {}
         self._entries = [_entry(policy, *each) for policy in policies for each in enumerate(policy.rules, 1)]
 
     def facts(self, user_id: str, role: str, groups: Set[str]) -> Facts:
@@ -85,24 +89,27 @@ class Rulebook:
         return Facts(user_id, role, mine, sorted(permissions))
 
     def decide(self, facts: Facts, question: Question) -> Decision:
-        """Whether the user may do it."""
+        """Whether the user may do it.
+
+        What was decided without a context, by nothing that asks for the user's id, is decided once for all
+        of the same role, groups and permissions: logins ask the same few questions for everybody.
+        """
+        if question.context:
+            return _decide(facts, question, list(self._matching(question)))
+        asked = (
+            *(question.action, question.resource, facts.role),
+            *(tuple(facts.groups), tuple(facts.permissions)),
+        )
+        known = self._known.get(asked)
+        if known is not None:
+            return known
         matching = list(self._matching(question))
-        if not matching:
-            return Decision(False, NOTHING_MATCHES, None)
-        circumstances = Circumstances(facts, question.action, question.resource, question.context)
-        failed: Decision | None = None
-        allowed: Decision | None = None
-        for entry in matching:
-            try:
-                holds = entry.holds(circumstances)
-            except ConditionFailed as failure:
-                failed = failed or entry.decision(False, str(failure))
-                continue
-            if holds and entry.rule.effect == "deny":
-                return entry.decision(False)
-            if holds:
-                allowed = allowed or entry.decision(True)
-        return failed or allowed or Decision(False, NOTHING_MATCHES, None)
+        decision = _decide(facts, question, matching)
+        if not any(entry.condition is not None and entry.condition.is_personal for entry in matching):
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[asked] = decision
+        return decision
 
     def _matching(self, question: Question) -> Iterable[_Entry]:
         action, resource = question.action.split(SEPARATOR), question.resource.split(SEPARATOR)
@@ -111,6 +118,25 @@ class Rulebook:
             for entry in self._entries
             if entry.action.matches(action) and entry.resource.matches(resource)
         )
+
+
+def _decide(facts: Facts, question: Question, matching: Sequence[_Entry]) -> Decision:
+    if not matching:
+        return Decision(False, NOTHING_MATCHES, None)
+    circumstances = Circumstances(facts, question.action, question.resource, question.context)
+    failed: Decision | None = None
+    allowed: Decision | None = None
+    for entry in matching:
+        try:
+            holds = entry.holds(circumstances)
+        except ConditionFailed as failure:
+            failed = failed or entry.decision(False, str(failure))
+            continue
+        if holds and entry.rule.effect == "deny":
+            return entry.decision(False)
+        if holds:
+            allowed = allowed or entry.decision(True)
+    return failed or allowed or Decision(False, NOTHING_MATCHES, None)
 
 
 def _entry(policy: Policy, number: int, rule: Rule) -> _Entry:

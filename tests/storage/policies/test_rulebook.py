@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from storage.policies import Decision, Facts, PolicyFault, Question, Rule, parse
 from storage.policies.policy import MOST_RULES
-from storage.policies.rulebook import NOTHING_MATCHES
+from storage.policies.rulebook import MOST_KNOWN, NOTHING_MATCHES
 from tests.storage.policies.making import DEFAULTS, allow, deny, policy, rulebook
 
 NOBODY = Facts("anna", "NORMAL", [], [])
@@ -85,6 +85,33 @@ def test_a_rule_that_was_broken_by_hand_fails_wherever_it_may_have_matched() -> 
         decision = decide(allow(), broken)
         assert (decision.allowed, decision.policy_matched) == (False, "p")
         assert "rule 2" in decision.reason
+
+
+@pytest.mark.parametrize(
+    "condition", ['user.id == "anna"', 'user\n.id // c\n == "anna"', '"anna" in [user.id]']
+)
+def test_what_is_one_users_own_is_decided_for_that_user(condition: str) -> None:
+    book = rulebook(policy("p", allow(condition=condition)))
+    for user_id in ("anna", "ben", "anna", "ben"):
+        assert book.decide(Facts(user_id, "NORMAL", [], []), JOIN).allowed is (user_id == "anna")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["VIP", "NORMAL"]), st.booleans(), st.booleans()), max_size=20))
+def test_what_was_decided_for_others_decides_for_no_other_facts(users: list[tuple[str, bool, bool]]) -> None:
+    condition = 'user.role == "VIP" && "g" in user.groups && "p" in user.permissions'
+    book = rulebook(policy("p", allow("queue:join", condition=condition)))
+    for role, has_group, has_permission in users:
+        facts = Facts("anna", role, ["g"] * has_group, ["p"] * has_permission)
+        expected = role == "VIP" and has_group and has_permission
+        assert book.decide(facts, JOIN).allowed is expected
+        assert not book.decide(facts, Question("queue:leave", "queue:login", {})).allowed
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    book = rulebook(policy("p", allow()))
+    for number in range(MOST_KNOWN + 10):
+        assert book.decide(NOBODY, Question("a", str(number), {})).allowed
+    assert len(book._known) == 10
 
 
 def test_facts_are_what_the_groups_permit() -> None:
