@@ -176,16 +176,16 @@ class Sessions:
         _refuse(user_id, answer)
 
     async def rotate(
-        self, user_id: str, token: NextToken, next_hash: str, now_ms: int, record: Record
+        self, user_id: str, token: NextToken, next_hash: str, now_ms: int, record: Record, rights: Rights
     ) -> tuple[int, int]:
-        """Exchange a refresh token for its family's next.
+        """Exchange a refresh token for its family's next, which bears these rights.
 
         Answers the next one's number and the ms since the epoch at which that was. Raises Revoked or Reused.
         """
         names = [keys.refresh_tokens(user_id), keys.session(user_id), record.key]
         answer = await self._call(
             "tokens_rotate", names, token.family, token.number, token.hash, next_hash,
-            *self._expiry(now_ms), record.ttl_ms,
+            *self._expiry(now_ms), record.ttl_ms, rights.role, rights.permissions,
         )  # fmt: skip
         _refuse(user_id, answer)
         return answer[1], answer[2]

@@ -151,7 +151,7 @@ end
 
 -- Exchanges a family's newest token for the next.
 -- KEYS: refresh tokens, session, record. ARGV: family, number, hash, next hash, expiry ms, expiry as ISO 8601,
--- refresh ttl ms, record ttl ms. Answers as `examine`, but {'ok', next number, ms of issue}.
+-- refresh ttl ms, record ttl ms, role, permissions. Answers as `examine`, but {'ok', next number, ms of issue}.
 local function rotate(keys, args)
   local before = recorded(keys[3])
   if before then return before end
@@ -159,7 +159,10 @@ local function rotate(keys, args)
   if found[1] == 'missing' then return found end
   if found[1] == 'reused' then return record(keys[3], args[8], found) end
   write_family(keys[1], args[1], tonumber(args[2]) + 1, args[4], args[5], args[6], args[7])
-  redis.call('PEXPIRE', keys[2], args[7])
+  redis.call('HSET', keys[1], 'role', args[9], 'permissions', args[10])
+  if redis.call('PEXPIRE', keys[2], args[7]) == 1 then
+    redis.call('HSET', keys[2], 'role', args[9], 'permissions', args[10])
+  end
   return record(keys[3], args[8], {'ok', tonumber(args[2]) + 1, now_ms()})
 end
 

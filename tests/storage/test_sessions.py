@@ -15,12 +15,13 @@ from storage.sessions import (
     NotYours,
     Reused,
     Revoked,
+    Rights,
     SessionFacts,
     SignedIn,
     Stale,
 )
 from storage.tickets import TicketNotFound
-from tests.storage.room import DEADLINE_S, REFRESH_TTL_S, TTL_S, Room, open_room
+from tests.storage.room import DEADLINE_S, REFRESH_TTL_S, RIGHTS, TTL_S, Room, open_room
 
 
 @pytest.fixture
@@ -49,10 +50,10 @@ async def owner(room: Room) -> Address | None:
     return Address(fields["serverId"], int(fields["connectionId"])) if "serverId" in fields else None
 
 
-async def rotate(room: Room, family: str, number: int) -> tuple[int, int]:
+async def rotate(room: Room, family: str, number: int, rights: Rights = RIGHTS) -> tuple[int, int]:
     next_hash = token(family, number + 1).hash
     return await room.sessions.rotate(
-        "ada", token(family, number), next_hash, await room.now_ms(), room.record()
+        "ada", token(family, number), next_hash, await room.now_ms(), room.record(), rights
     )
 
 
@@ -277,7 +278,7 @@ async def test_families_that_are_over_are_cleared_away(room: Room) -> None:
 async def test_a_token_is_exchanged_once_and_a_repeat_gets_the_same(room: Room) -> None:
     await room.sign_in("ada", fresh=token("one", 1))
     now_ms, record = await room.now_ms(), room.record()
-    call = ("ada", token("one", 1), token("one", 2).hash, now_ms, record)
+    call = ("ada", token("one", 1), token("one", 2).hash, now_ms, record, RIGHTS)
     first = await room.sessions.rotate(*call)
     assert first[0] == 2
     assert abs(first[1] - now_ms) < 30_000
@@ -285,6 +286,17 @@ async def test_a_token_is_exchanged_once_and_a_repeat_gets_the_same(room: Room) 
     await check(room, token("one", 2))
     assert (await rotate(room, "one", 2))[0] == 3
     assert await room.sessions.newest("ada", "one") == 3
+
+
+async def test_a_tokens_rights_are_those_of_its_making(room: Room) -> None:
+    await room.sign_in("ada", fresh=token("one", 1))
+    await rotate(room, "one", 1, Rights("VIP", "queue_priority"))
+    for name in (keys.session("ada"), keys.refresh_tokens("ada")):
+        fields = await room.redis.execute_command("HMGET", name, "role", "permissions")
+        assert fields == [b"VIP", b"queue_priority"]
+    await room.redis.delete(keys.session("ada"))
+    await rotate(room, "one", 2)
+    assert not await room.redis.exists(keys.session("ada"))
 
 
 async def test_a_hundred_racing_exchanges_of_one_token_end_its_family(room: Room) -> None:
@@ -323,7 +335,7 @@ async def test_a_reuse_that_is_delivered_twice_is_answered_twice(room: Room) -> 
     record = room.record()
     for _ in range(2):
         with pytest.raises(Reused) as reused:
-            await room.sessions.rotate("ada", token("one", 1), "ab", await room.now_ms(), record)
+            await room.sessions.rotate("ada", token("one", 1), "ab", await room.now_ms(), record, RIGHTS)
         assert reused.value.signed_out == asker.address
 
 

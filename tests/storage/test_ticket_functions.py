@@ -95,7 +95,7 @@ CALLS: dict[str, Ask] = {
     "resume": lambda scene, _, sessions: sessions.resume("eve", "one", scene.room.asker()),
     "check": lambda scene, _, sessions: sessions.check("eve", token("one", 7), scene.room.record()),
     "rotate": lambda scene, _, sessions: sessions.rotate(
-        "eve", token("one", 1), token("one", 2).hash, scene.signed_in.issued_ms, scene.room.record()
+        "eve", token("one", 1), token("one", 2).hash, scene.signed_in.issued_ms, scene.room.record(), RIGHTS
     ),
     "leave": lambda scene, _, sessions: Whereabouts(cast(Wire, sessions._redis)).left(
         [("eve", scene.streamer.address)]

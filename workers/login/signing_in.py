@@ -219,7 +219,7 @@ async def refresh(room: LoginRoom, call: Call[Refresh]) -> TokenPair | Answer:
     allowed = await rights(room, user)
     try:
         number, issued_ms = await room.sessions.rotate(
-            user_id, token, following.hash, now_ms(), record(call, token.hash)
+            user_id, token, following.hash, now_ms(), record(call, token.hash), allowed
         )
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
