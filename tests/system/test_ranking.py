@@ -207,15 +207,34 @@ async def test_the_results_of_a_game_become_scores(arcade: Cluster, sign_up: Sig
     wire = connect_wire(str(arcade.settings["redis.url"]))
     outbox = Outbox(wire)
     running = asyncio.create_task(outbox.run())
-    results = (Result(one, 10), Result(other, 20))
+    results = (Result(one, 10, f"task_1_{one}_1"), Result(other, 20, f"task_1_{other}_1"))
     fact = GameFinished("session-1", "game7", "easy", results, now_ms())
     for _ in range(2):  # as after a crash
         announce(outbox, "game_finished:session-1", "trace", fact)
-    for player in (guest, rival):
-        await player.hear(RankingUpdate)
+    for name, player in ((one, guest), (other, rival)):
+        await processed(player, f"task_1_{name}_1")
     assert shown(await read(guest, BoardType.TOTAL, "game7")) == [(1, other, 20), (2, one, 10)]
     running.cancel()
     await wire.aclose()
+
+
+async def test_a_score_of_a_game_session_needs_one_that_was_played_long_enough_and_once(
+    arcade: Cluster, sign_up: SignUp
+) -> None:
+    (one, guest), (other, _), (_, stranger) = await sign_up(3)
+    for session_id, age_ms in (("played", 5000), ("new", 0)):
+        session = {
+            "difficulty": "easy", "level": 1, "region": "", "cost": 0, "players": f"{one},{other}",
+            "created_at": now_ms() - age_ms,
+        }  # fmt: skip
+        arcade.redis.hset(keys.game_session(session_id), mapping=session)
+    accepted = await submit(guest, 50, "game9", game_session_id="played")
+    assert accepted.score == 50
+    for session_id, words in (("played", "has a result"), ("new", "No game is over"), ("none", "no such")):
+        asked = score_of(60, "game9", game_session_id=session_id)
+        assert words in str(await guest.refused(asked, "INVALID_SCORE"))
+    await stranger.refused(score_of(60, "game9", game_session_id="played"), "INVALID_SCORE")
+    assert shown(await read(guest, BoardType.TOTAL, "game9")) == [(1, one, 50)]
 
 
 async def test_subscribers_on_every_node_hear_of_a_changed_top_once_a_second(sign_up: SignUp) -> None:

@@ -42,7 +42,7 @@ class Results:
             )
             return
         accepted = Accepted(
-            task_id=task_id_of(game, result),
+            task_id=result.task_id,
             user_id=result.user_id,
             score=result.score,
             game_type=game.game_type,
@@ -55,8 +55,3 @@ class Results:
             await self._room.submissions.accept(Submission(accepted, record))
         except AlreadySubmitted:
             log.info("has a result already", game_session_id=game.game_session_id, user_id=result.user_id)
-
-
-def task_id_of(game: GameFinished, result: Result) -> str:
-    """The task of a result, which whoever finishes the game can name too."""
-    return f"task_{game.finished_ms}_{result.user_id}_{game.game_session_id[-8:]}"

@@ -12,6 +12,8 @@ from storage.boards import Boards
 from storage.database import Database
 from storage.events import event_bus
 from storage.friends import Friends
+from storage.games import Games
+from storage.matches import MatchBoard
 from storage.migrations import migrate
 from storage.nicknames import Nicknames
 from storage.past_boards import PastBoards
@@ -52,6 +54,8 @@ class RankingRoom:
     friends: Friends
     nicknames: Nicknames
     pages: Pages
+    games: Games
+    matches: MatchBoard
 
 
 handlers: Handlers[RankingRoom] = Handlers("ranking")
@@ -91,6 +95,8 @@ def assemble(process: WorkerProcess) -> Kind:
         friends=friends,
         nicknames=nicknames,
         pages=Pages(boards, nicknames),
+        games=Games(database),
+        matches=MatchBoard(wire),
     )
     keeping = Keeping(scores, Removals(database), boards, friends, calendar, telling)
     spreading = Spreading(boards, friends, room.pages, calendar, telling)

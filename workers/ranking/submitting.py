@@ -5,7 +5,7 @@ import secrets
 from protocol.errors import BUSY, BUSY_RETRY_MS, INVALID_SCORE, USER_NOT_FOUND, RequestError
 from protocol.messages.ranking import ScoreAccepted, SubmitScore
 from storage.queues import Busy
-from storage.scores import Accepted, AlreadySubmitted, Submission
+from storage.scores import RESULT_LIFE_S, Accepted, AlreadySubmitted, Submission
 from workers.ranking.room import RankingRoom, handlers
 from workers.ranking.rules import check_score
 from workers.requests import Call, acting_for, record
@@ -18,10 +18,10 @@ async def submit(room: RankingRoom, call: Call[SubmitScore]) -> ScoreAccepted:
     check_score(room.settings, call.data)
     if user_id != call.envelope.user_id and not await room.nicknames.knows(user_id):
         raise RequestError(USER_NOT_FOUND)
-    session_id = call.data.game_session_id
-    if session_id is not None and await room.scores.has_result(session_id, user_id):
-        raise RequestError(INVALID_SCORE, HAS_RESULT)
     submitted_ms = call.envelope.sent_ms
+    session_id = call.data.game_session_id
+    if session_id is not None:
+        await _check_session(room, session_id, user_id, submitted_ms)
     accepted = Accepted(
         task_id=new_task_id(submitted_ms, user_id),
         user_id=user_id,
@@ -38,6 +38,22 @@ async def submit(room: RankingRoom, call: Call[SubmitScore]) -> ScoreAccepted:
     except Busy as error:
         raise RequestError(BUSY, str(error), retry_after_ms=BUSY_RETRY_MS) from None
     return ScoreAccepted(task_id=task_id)
+
+
+async def _check_session(room: RankingRoom, session_id: str, user_id: str, submitted_ms: int) -> None:
+    """Raise RequestError INVALID_SCORE unless a user can have a result of a game session now."""
+    session = await room.matches.session(session_id) or await room.games.session(session_id)
+    if session is None or user_id not in session.players:
+        raise RequestError(INVALID_SCORE, "There is no such game session of this user.")
+    age_s = (submitted_ms - session.created_ms) / 1000
+    if age_s < room.settings.min_session_s:
+        least_s = room.settings.min_session_s
+        raise RequestError(
+            INVALID_SCORE, f"No game is over within {least_s:g} s; this one began {age_s:g} s ago."
+        )
+    # Younger ones are known to Redis, and to SQL for good: it refuses what comes through nevertheless.
+    if age_s > RESULT_LIFE_S and await room.scores.has_result(session_id, user_id):
+        raise RequestError(INVALID_SCORE, HAS_RESULT)
 
 
 HAS_RESULT = "This game session has a result of this user already."
