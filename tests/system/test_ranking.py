@@ -223,11 +223,11 @@ async def test_a_score_of_a_game_session_needs_one_that_was_played_long_enough_a
 ) -> None:
     (one, guest), (other, _), (_, stranger) = await sign_up(3)
     for session_id, age_ms in (("played", 5000), ("new", 0)):
-        session = {
+        session: dict[str | bytes, Any] = {
             "difficulty": "easy", "level": 1, "region": "", "cost": 0, "players": f"{one},{other}",
             "created_at": now_ms() - age_ms,
         }  # fmt: skip
-        arcade.redis.hset(keys.game_session(session_id), mapping=session)
+        arcade.redis.hset(keys.game_session(session_id), mapping=session)  # type: ignore[arg-type]
     accepted = await submit(guest, 50, "game9", game_session_id="played")
     assert accepted.score == 50
     for session_id, words in (("played", "has a result"), ("new", "No game is over"), ("none", "no such")):
