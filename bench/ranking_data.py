@@ -93,13 +93,13 @@ def batches(given: Sequence[Accepted], size: int) -> Iterator[Sequence[Accepted]
 
 async def _write(connection: AsyncConnection, period: str, count: int, at_ms: int) -> None:
     dialect = connection.dialect.name
-    chance = f"(n * 7919) % {MOST}"  # a prime: spread, and the same each time
     numbers = _SEQUENCE[dialect].format(count=count)
-    rows = (
-        f"SELECT '{period}', '{GAME}', {_NAME[dialect]}, {chance}, {at_ms} - n % 1000 FROM ({numbers}) AS s"
-    )
+    # Spread by a prime, and the same each time.
+    rows = f":period, :game, {_NAME[dialect]}, (n * 7919) % {MOST}, :at_ms - n % 1000 FROM ({numbers}) AS s"
+    columns = "period, game_type, user_id, score, reached_at"
     await connection.execute(
-        text(f"INSERT INTO best_scores (period, game_type, user_id, score, reached_at) {rows}")
+        text(f"INSERT INTO best_scores ({columns}) SELECT {rows}"),
+        {"period": period, "game": GAME, "at_ms": at_ms},
     )
 
 

@@ -4,7 +4,7 @@ SQL is the truth (`storage/scores.py`); a board can be rebuilt from it at any ti
 change is one Function in `functions/boards.lua`.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from protocol.messages.ranking import BoardType
@@ -54,16 +54,16 @@ class Group(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """What became of a user's standing on the all-time board of all games.
-
-    `score_before` and `rank_before` are None for a first score.
-    """
+    """A score that was written, and what its user had before on the all-time board of all games."""
 
     user_id: str
-    score_before: int | None
-    rank_before: int | None
     score: int
-    rank: int
+    score_before: int | None
+
+    @property
+    def has_risen(self) -> bool:
+        """Whether it is better than what was there."""
+        return self.score_before is None or self.score > self.score_before
 
 
 class Place(NamedTuple):
@@ -104,13 +104,12 @@ class Boards:
     def __init__(self, redis: Wire, keep_past_s: float) -> None:
         self._redis = redis
         self._keep_past_ms = int(keep_past_s * 1000)
-        self._standings = Gathering(self._look_up_standings)
+        self._standings = Gathering(self.standings)
 
     async def raise_scores(self, groups: Sequence[Group]) -> list[Raised]:
         """Write scores to all their boards, where they are better than what is there.
 
-        Answers how each user's standing changed, in the order of the groups; the removed are left out.
-        Raises RemovedLost.
+        Answers those that were better on some board, in the order of the groups. Raises RemovedLost.
         """
         raised: list[Raised] = []
         for group in groups:
@@ -130,7 +129,11 @@ class Boards:
         answer = await self._call("board_raise", names, args)
         if answer is None:
             raise RemovedLost
-        return [_raised(best.user_id, row) for best, row in zip(scores, answer, strict=True) if row]
+        return [
+            Raised(best.user_id, best.score, score_of(float(before)) if before else None)
+            for best, before in zip(scores, answer, strict=True)
+            if before != 0
+        ]
 
     async def fill(self, period: Period, game_types: Sequence[str | None], scores: Sequence[Best]) -> None:
         """Write scores to these boards of a period, where they are better than what is there.
@@ -181,6 +184,10 @@ class Boards:
         """Where a user stands. All that are asked for in one turn of the loop are read together."""
         return await self._standings.get((board, user_id)) or Standing(0)
 
+    async def ranks(self, board: Board, scores: Sequence[int]) -> list[int]:
+        """The ranks that scores have on a board, or would have."""
+        return list(await self._call("board_ranks", [board.key], scores)) if scores else []
+
     async def take_changed(self, least_s: float) -> list[tuple[BoardType, str]]:
         """Boards of all games whose top has changed and was not taken within `least_s` seconds: type and
         period.
@@ -211,7 +218,10 @@ class Boards:
             ]
         return int(await self._call("board_correct", [board.key], args))
 
-    async def _look_up_standings(self, wanted: Set[tuple[Board, str]]) -> dict[tuple[Board, str], Standing]:
+    async def standings(self, wanted: Collection[tuple[Board, str]]) -> dict[tuple[Board, str], Standing]:
+        """Where users stand, all read together."""
+        if not wanted:
+            return {}
         asked = list(wanted)
         names = [board.key for board, _ in asked]
         answers = await self._call("board_standings", names, [user_id for _, user_id in asked])
@@ -233,17 +243,6 @@ def _boards_of(group: Group) -> list[Board]:
     """All time, day, week and month of all games, then of the group's own."""
     periods = [group.periods[board_type] for board_type in BoardType]
     return [Board(period, game_type) for game_type in (None, group.game_type) for period in periods]
-
-
-def _raised(user_id: str, row: Sequence[Any]) -> Raised:
-    before, rank_before, number, rank = row
-    return Raised(
-        user_id=user_id,
-        score_before=score_of(float(before)) if before else None,
-        rank_before=rank_before or None,
-        score=score_of(float(number)),
-        rank=rank,
-    )
 
 
 def _standing(answer: Sequence[Any]) -> Standing:

@@ -126,11 +126,7 @@ class Friends:
 
     async def overtake(self, raised: Sequence[Raised]) -> None:
         """Note whom these users have passed among their friends, for `take_overtaken`."""
-        risen = {
-            each.user_id: each
-            for each in raised
-            if each.score_before is None or each.score > each.score_before
-        }
+        risen = {each.user_id: each for each in raised if each.has_risen}
         missing = await self._overtake(list(risen.values()))
         if missing:
             # Those that somebody else fills meanwhile are not noted: the event is a hint.
@@ -156,7 +152,7 @@ class Friends:
         for each in risen:
             names.append(keys.ranking_friends(each.user_id))
             before = -1 if each.score_before is None else each.score_before
-            args += [each.user_id, before, each.score, each.rank]
+            args += [each.user_id, before, each.score]
         known = await self._call("friends_overtake", names, args)
         missing = [each.user_id for each, is_known in zip(risen, known, strict=True) if not is_known]
         await self._fill(missing, mark)

@@ -7,7 +7,10 @@ from storage import keys
 from storage.errors import redis_away_is_store_away
 from storage.gathering import Gathering
 from storage.tickets import LIBRARY
-from storage.wire import Argument, Command, Wire
+from storage.wire import Argument, Wire
+
+MOST_TOGETHER = 500
+"""Users that one call looks for."""
 
 
 class Whereabouts:
@@ -24,17 +27,15 @@ class Whereabouts:
     async def of(self, user_ids: Set[str]) -> Mapping[str, Address]:
         """Where users are, those that are signed in at a node which lives, as far as is known."""
         wanted = sorted(user_ids)
-        reads: list[Command] = [("HMGET", keys.session(each), "serverId", "connectionId") for each in wanted]
-        with redis_away_is_store_away():
-            answers = await self._wire.execute_commands([("SMEMBERS", keys.QUEUE_IDS), *reads])
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        alive = _nodes(answers[0])
+        alive = await self.nodes()
         found = {}
-        for user_id, (server_id, connection_id) in zip(wanted, answers[1:], strict=True):
-            if server_id is not None and server_id.decode() in alive:
-                found[user_id] = Address(server_id.decode(), int(connection_id))
+        for start in range(0, len(wanted), MOST_TOGETHER):
+            some = wanted[start : start + MOST_TOGETHER]
+            with redis_away_is_store_away():
+                answer = await LIBRARY.call(self._wire, "session_where", list(map(keys.session, some)))
+            for number, server_id, connection_id in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
+                if server_id.decode() in alive:
+                    found[some[number - 1]] = Address(server_id.decode(), int(connection_id))
         return found
 
     async def nodes(self) -> Set[str]:

@@ -1,13 +1,13 @@
 """Telling users what happened, at whichever node each is signed in."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Set
 from typing import Any
 
 import structlog
 
 from protocol.connection import event_frame
-from protocol.envelope import Delivery
+from protocol.envelope import Address, Delivery
 from protocol.messages import Message
 from storage.errors import StoreAway
 from storage.queues import Outbox
@@ -26,20 +26,20 @@ class Telling:
 
     def tell(self, user_id: str, event: Message) -> None:
         """Send an event to one user. Those of one turn of the loop share a look-up."""
-        self._begin(self._tell(user_id, event_frame(event)))
+        self._begin(self._tell(user_id, event))
 
-    async def tell_all(self, events: Sequence[tuple[str, Message]]) -> None:
-        """Send many users an event each, with one look-up; they are on their way when this returns."""
+    async def present(self, user_ids: Set[str]) -> Mapping[str, Address]:
+        """Those of the users who are signed in somewhere, and where; nobody when that cannot be found out."""
         try:
-            found = await self._whereabouts.of({user_id for user_id, _ in events}) if events else {}
+            return await self._whereabouts.of(user_ids) if user_ids else {}
         except StoreAway as error:
             log.warning("cannot tell", cause=str(error))
-            return
-        for user_id, event in events:
-            address = found.get(user_id)
-            if address is not None:
-                delivery = Delivery(address.connection_id, event_frame(event), user_id=user_id)
-                self._outbox.deliver(address.server_id, delivery)
+            return {}
+
+    def tell_at(self, address: Address, user_id: str, event: Message) -> None:
+        """Send an event to a user who is present."""
+        delivery = Delivery(address.connection_id, event_frame(event), user_id=user_id)
+        self._outbox.deliver(address.server_id, delivery)
 
     def tell_each(self, events: Sequence[tuple[str, Message]]) -> None:
         """Send many users an event each, with one look-up, in the order of the calls."""
@@ -55,15 +55,14 @@ class Telling:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _tell(self, user_id: str, frame: bytes) -> None:
+    async def _tell(self, user_id: str, event: Message) -> None:
         try:
             address = await self._whereabouts.one(user_id)
         except StoreAway as error:
             log.warning("cannot tell", cause=str(error))
             return
         if address is not None:
-            delivery = Delivery(address.connection_id, frame, user_id=user_id)
-            self._outbox.deliver(address.server_id, delivery)
+            self.tell_at(address, user_id, event)
 
     async def _broadcast(self, topic: str, frame: bytes) -> None:
         try:

@@ -36,12 +36,13 @@ local function write(all_games, one_game, expires, list)
   end
 end
 
--- Writes scores of one game and day to its boards. No user may come twice.
+-- Writes scores of one game and day to its boards. No user may come twice. Who is no better than before on the game's
+-- daily board is so on none: each of the others holds what that one does.
 -- KEYS: removed, changed, the total, daily, weekly and monthly board of all games, and the same of the game.
 -- ARGV: names of day, week and month, ms at which their boards expire, then for each score user and numbers for total,
 -- daily, weekly and monthly.
--- Answers nothing when the set of the removed is lost, else for each score {} for the removed, or the number on the
--- total board of all games before or '', the rank before or 0, number and rank now.
+-- Answers nothing when the set of the removed is lost, else for each score the number on the total board of all games
+-- before, '' for none, or 0 where nothing was written.
 local function raise(keys, args)
   redis.call('HLEN', keys[2])
   if redis.call('SCARD', keys[1]) == 0 then return nil end
@@ -49,27 +50,24 @@ local function raise(keys, args)
   local users, lists, highest, answers = {}, {{}, {}, {}, {}}, {-1, -1, -1, -1}, {}
   for at = 7, #args, 5 do users[#users + 1] = args[at] end
   local gone = redis.call('SMISMEMBER', keys[1], unpack(users))
-  local before, ranks = redis.call('ZMSCORE', keys[3], unpack(users)), {}
+  local today, before = redis.call('ZMSCORE', keys[8], unpack(users)), redis.call('ZMSCORE', keys[3], unpack(users))
   for i, user in ipairs(users) do
-    if before[i] then ranks[i] = rank_of(keys[3], before[i]) end
-    for kind = 1, gone[i] == 0 and 4 or 0 do
-      local number, list = args[2 + i * 5 + kind], lists[kind]
-      list[#list + 1], list[#list + 2] = number, user
-      highest[kind] = math.max(highest[kind], tonumber(number))
+    local at = 2 + i * 5
+    if gone[i] == 1 or (today[i] and tonumber(today[i]) >= tonumber(args[at + 2])) then
+      answers[i] = 0
+    else
+      answers[i] = before[i] or ''
+      for kind = 1, 4 do
+        local number, list = args[at + kind], lists[kind]
+        list[#list + 1], list[#list + 2] = number, user
+        highest[kind] = math.max(highest[kind], tonumber(number))
+      end
     end
   end
   local periods, expiries = {'all', args[1], args[2], args[3]}, {'0', args[4], args[5], args[6]}
   for kind = 1, #lists[1] > 0 and 4 or 0 do
     if write(keys[2 + kind], keys[6 + kind], expiries[kind], lists[kind]) > 0 then
       note_change(keys[2 + kind], keys[2], TYPES[kind], periods[kind], highest[kind])
-    end
-  end
-  for i = 1, #users do
-    answers[i] = {}
-    if gone[i] == 0 then
-      local number = args[3 + i * 5]
-      if before[i] and tonumber(before[i]) > tonumber(number) then number = before[i] end
-      answers[i] = {before[i] or '', ranks[i] or 0, number, rank_of(keys[3], number)}
     end
   end
   return answers
@@ -134,6 +132,13 @@ local function pages(keys, args)
   return answers
 end
 
+-- The ranks that scores have on a board, or would have. KEYS: board. ARGV: scores. Answers the rank of each.
+local function ranks(keys, args)
+  local answers = {}
+  for i, score in ipairs(args) do answers[i] = rank_of(keys[1], score) end
+  return answers
+end
+
 -- Where users stand. KEYS: boards, which may come again. ARGV: a user for each.
 -- Answers for each how many players its board has, and, if the user is one, number, rank and place from 0.
 local function standings(keys, args)
@@ -177,4 +182,5 @@ redis.register_function('board_correct_@VERSION@', correct)
 redis.register_function('board_remove_@VERSION@', remove)
 redis.register_function('board_changed_@VERSION@', take_changed)
 register_reading('board_pages', pages)
+register_reading('board_ranks', ranks)
 register_reading('board_standings', standings)

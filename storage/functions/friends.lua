@@ -65,7 +65,7 @@ end
 
 -- Notes whom players have overtaken: friends whose score was at least theirs before and is less than theirs now.
 -- KEYS: board, overtaken, due, sets. ARGV: the reader's mark, how long marks are kept in ms, then for each set user,
--- score before or -1, score and rank now. Answers for each set 1, or 0 for those that the reader is to fill.
+-- score before or -1 and score now. Answers for each set 1, or 0 for those that the reader is to fill.
 local function overtake(keys, args)
   redis.call('ZCARD', keys[1])
   redis.call('HLEN', keys[2])
@@ -75,12 +75,13 @@ local function overtake(keys, args)
   for i = 4, #keys do
     answers[i - 3] = members[i] and 1 or 0
     if members[i] and #members[i] > 1 then
-      local at = 3 + (i - 4) * 4
+      local at, rank = 3 + (i - 4) * 3, nil
       local user, before, after = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
       for j, number in ipairs(redis.call('ZMSCORE', keys[1], unpack(members[i]))) do
         local score = number and math.floor(tonumber(number))
         if score and score >= before and score < after and members[i][j] ~= user then
-          redis.call('HSET', keys[2], members[i][j], user .. '|' .. args[at + 2] .. '|' .. args[at + 3])
+          rank = rank or redis.call('ZCOUNT', keys[1], string.format('%.0f', after + 1), '+inf') + 1
+          redis.call('HSET', keys[2], members[i][j], user .. '|' .. args[at + 2] .. '|' .. rank)
           redis.call('ZADD', keys[3], 'NX', now, members[i][j])
         end
       end

@@ -222,6 +222,16 @@ local function leave(keys, args)
   return left
 end
 
+-- Where users are signed in. KEYS: sessions. Answers number, server id and connection id of those that are, by turns.
+local function where(keys)
+  local found = {}
+  for i, session in ipairs(keys) do
+    local at = redis.call('HMGET', session, 'serverId', 'connectionId')
+    if at[1] and at[2] then found[#found + 1], found[#found + 2], found[#found + 3] = i, at[1], at[2] end
+  end
+  return found
+end
+
 register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
 register('session_resume', {'hash', 'hash'}, resume)
 register('session_leave', {}, leave)
@@ -229,3 +239,4 @@ register('session_expel', {'hash', 'hash', 'string', 'zset', 'zset', 'hash', 'ha
 register('tokens_check', {'hash', 'hash', 'string'}, check)
 register('tokens_rotate', {'hash', 'hash', 'string'}, rotate)
 register('tokens_revoke', {'hash', 'hash', 'string'}, revoke)
+register('session_where', {}, where)

@@ -6,7 +6,7 @@ import pytest
 
 from protocol.messages.ranking import BoardType
 from storage import keys
-from storage.boards import MOST_RAISED, Best, Board, Group, Place, RemovedLost, Standing
+from storage.boards import MOST_RAISED, Best, Board, Group, Place, Raised, RemovedLost, Standing
 from storage.periods import ALL_TIME
 from storage.servers import now_ms
 from tests.storage.hall import DAY_MS, KEEP_PAST_S, Hall, Model, accepted, opened
@@ -65,15 +65,20 @@ async def test_a_worse_score_and_the_same_one_later_change_nothing(hall: Hall) -
     assert await hall.places(TOTAL) == [Place(1, "bob", 501), Place(2, "ada", 500)]
 
 
-async def test_what_became_of_a_standing_is_told(hall: Hall) -> None:
+async def test_what_was_written_is_told_with_what_was_there_before(hall: Hall) -> None:
     now = now_ms()
     await hall.raise_scores(("ada", 500, now), ("bob", 400, now))
     group = Group("suika", hall.calendar.periods(now), [Best("bob", 600, now), Best("cat", 100, now)])
     bob, cat = await hall.boards.raise_scores([group])
-    assert (bob.score_before, bob.rank_before, bob.score, bob.rank) == (400, 2, 600, 1)
-    assert (cat.score_before, cat.rank_before, cat.score, cat.rank) == (None, None, 100, 3)
-    (worse,) = await hall.boards.raise_scores([group._replace(scores=[Best("bob", 1, now)])])
-    assert (worse.score_before, worse.rank_before, worse.score, worse.rank) == (600, 1, 600, 1)
+    assert (bob, cat) == (Raised("bob", 600, 400), Raised("cat", 100, None))
+    assert bob.has_risen
+    assert cat.has_risen
+    assert await hall.boards.raise_scores([group._replace(scores=[Best("bob", 1, now)])]) == []
+    assert await hall.boards.raise_scores([group]) == []
+    # Better than on another game's board of today, but not than ever.
+    (chess,) = await hall.boards.raise_scores([Group("chess", group.periods, [Best("bob", 5, now)])])
+    assert (chess.score_before, chess.has_risen) == (600, False)
+    assert await hall.boards.ranks(TOTAL, [700, 600, 599, 500, 0]) == [1, 1, 2, 2, 4]
 
 
 async def test_more_than_a_call_holds_is_written_in_several(hall: Hall) -> None:

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import structlog
 
 from protocol.messages.ranking import BoardType, RankingUpdate
-from storage.boards import Best, Boards, Group, Raised, RemovedLost
+from storage.boards import Best, Board, Boards, Group, Raised, RemovedLost
 from storage.errors import StoreAway
 from storage.friends import Friends
-from storage.periods import ALL, Calendar
+from storage.periods import ALL, ALL_TIME, Calendar
 from storage.queues import Entry
 from storage.removals import Removals
 from storage.scores import Accepted, Scores, SecondResults, decode_score
@@ -31,6 +31,11 @@ MOST_TOGETHER = 1000
 """Scores of one transaction: far below the database's time limit."""
 
 AWAY_PAUSE_S = 0.5
+
+ALL_GAMES = Board(ALL_TIME)
+
+BATCHES_AT_ONCE = 2
+"""So that the database is at work on one while Redis is on the other."""
 
 _Held = tuple[Accepted, Settle]
 
@@ -71,12 +76,18 @@ class Keeping:
 
     async def run(self) -> None:
         """Keep what gathers, for as long as the process lives. Runs as a side task."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(BATCHES_AT_ONCE):
+                group.create_task(self._run())
+
+    async def _run(self) -> None:
         while True:
             await self._gathered.wait()
             batch, self._held = self._held[:MOST_TOGETHER], self._held[MOST_TOGETHER:]
             if not self._held:
                 self._gathered.clear()
-            await self._keep_together(batch)
+            if batch:
+                await self._keep_together(batch)
 
     async def keep(self, batch: Sequence[Accepted]) -> None:
         """Keep scores and tell of them. Raises StoreAway: all of it is then to be done again."""
@@ -155,29 +166,30 @@ class Keeping:
                 await self._boards.remember_removed(await self._removals.all())
 
     async def _tell(self, batch: Sequence[Accepted], raised: Sequence[Raised]) -> None:
-        """Tell each score's user their place on the all-time board of all games."""
-        first: dict[str, Raised] = {}
-        last: dict[str, Raised] = {}
-        for each in raised:
-            first.setdefault(each.user_id, each)
-            last[each.user_id] = each
-        await self._telling.tell_all(
-            [
-                (
-                    score.user_id,
-                    RankingUpdate(
-                        type=BoardType.TOTAL,
-                        period=ALL,
-                        task_id=score.task_id,
-                        score=score.score,
-                        rank=last[score.user_id].rank,
-                        previous_rank=first[score.user_id].rank_before,
-                    ),
-                )
-                for score in batch
-                if score.user_id in last
-            ]
-        )
+        """Tell each score's user who is there their place on the all-time board of all games."""
+        present = await self._telling.present({score.user_id for score in batch})
+        standings = await self._boards.standings([(ALL_GAMES, user_id) for user_id in present])
+        # As they would be now: of others in the same batch nobody can say who came first.
+        risen = {each.user_id: each.score_before for each in reversed(raised) if each.has_risen}
+        scores = sorted({score for score in risen.values() if score is not None})
+        ranks = dict(zip(scores, await self._boards.ranks(ALL_GAMES, scores), strict=True))
+        for score in batch:
+            standing = standings.get((ALL_GAMES, score.user_id))
+            if standing is None or standing.rank is None:
+                continue
+            previous: int | None = standing.rank
+            if score.user_id in risen:
+                before = risen[score.user_id]
+                previous = None if before is None else ranks[before] - 1  # they have passed it themselves
+            update = RankingUpdate(
+                type=BoardType.TOTAL,
+                period=ALL,
+                task_id=score.task_id,
+                score=score.score,
+                rank=standing.rank,
+                previous_rank=previous,
+            )
+            self._telling.tell_at(present[score.user_id], score.user_id, update)
 
 
 def _better(one: Best | None, other: Best) -> Best:
