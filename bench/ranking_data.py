@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages.ranking import BoardType
 from storage.boards import Board, Boards
-from storage.connections import connect, connect_wire
+from storage.connections import connect_wire
 from storage.database import Database
 from storage.past_boards import PastBoards
 from storage.periods import ALL, Calendar
@@ -60,7 +61,7 @@ async def fill(database_url: str, redis_url: str, count: int) -> Filled:
     wire = connect_wire(redis_url)
     boards = Boards(wire, KEEP_PAST_S)
     truth = Truth(boards, Scores(database), PastBoards(database), Removals(database), calendar, KEEP_PAST_S)
-    async with connect(redis_url) as redis:
+    async with Redis.from_url(redis_url, socket_timeout=FILL_LIMIT_S) as redis:
         before = int((await redis.info("memory"))["used_memory"])
         start_s = time.perf_counter()
         await truth.rebuild(lambda done, total: None)
@@ -70,9 +71,18 @@ async def fill(database_url: str, redis_url: str, count: int) -> Filled:
             four_boards_bytes=await _size_bytes(redis, calendar, now),
             all_bytes=int((await redis.info("memory"))["used_memory"]) - before,
         )
+        periods = calendar.periods(now)
+        for number, (board_type, game_type) in enumerate(product(BoardType, (None, GAME))):
+            key = Board(periods[board_type], game_type).key
+            await redis.execute_command("COPY", key, bare_board(number), "REPLACE")
     await wire.aclose()
     await database.close()
     return filled
+
+
+def bare_board(number: int) -> str:
+    """One of the eight sorted sets that the limit writes: as large as ours."""
+    return f"bare:{number}"
 
 
 def scores(count: int, players: int, seed: int) -> Iterator[Accepted]:

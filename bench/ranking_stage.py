@@ -17,7 +17,7 @@ import uvloop
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bench.ranking_data import GAME, batches, scores
+from bench.ranking_data import GAME, bare_board, batches, scores
 from bench.system import System
 from protocol.codec import encode
 from storage import keys
@@ -126,7 +126,7 @@ async def _write_members(wire: Wire, batch: Sequence[Accepted]) -> None:
     for board in range(BOARDS):
         for some in batches(batch, 100):
             members = [part for each in some for part in (each.score, each.user_id)]
-            commands.append(("ZADD", f"bare:{board}", "GT", *members))
+            commands.append(("ZADD", bare_board(board), "GT", *members))
     await wire.execute_commands(commands)
 
 

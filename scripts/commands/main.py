@@ -16,6 +16,7 @@ from scripts.commands.group import app as group
 from scripts.commands.keys import app as keys
 from scripts.commands.options import AsJson, DataDir, SystemConfig
 from scripts.commands.policy import app as policy
+from scripts.commands.ranking import app as ranking
 from scripts.commands.user import app as user
 
 DEFAULT_PLAYERS = 200
@@ -35,6 +36,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(group, name="group")
 app.add_typer(policy, name="policy")
 app.add_typer(keys, name="keys")
+app.add_typer(ranking, name="ranking")
 app.add_typer(user, name="user")
 
 

@@ -117,15 +117,20 @@ class Stores:
 
 
 async def with_stores(
-    data_dir: Path, config_file: Path | None, work: Callable[[Stores], Awaitable[int | None]]
+    data_dir: Path,
+    config_file: Path | None,
+    work: Callable[[Stores], Awaitable[int | None]],
+    time_limit_s: float = COMMAND_LIMIT_S,
 ) -> int:
     """Do a command's work with a running system's stores, or say on stderr why that cannot be.
+
+    `time_limit_s` is what one transaction may take.
 
     Answers the exit code, as `with_redis`. Raises ConfigError.
     """
     try:
         url = redis_url(data_dir, config_file)
-        database = Database(database_url(data_dir, config_file), time_limit_s=COMMAND_LIMIT_S)
+        database = Database(database_url(data_dir, config_file), time_limit_s=time_limit_s)
         wire = connect_wire(url)
         try:
             async with _connect(url) as redis:

@@ -67,11 +67,18 @@ class Truth:
         sources = await self._sources()
         total = await self._scores.count({(source.name, source.game_type) for source in sources})
         done = 0
-        for source in sources:
-            async for chunk in _ahead(self._scores.best(source.name, source.game_type)):
-                await self._fill(source, chunk)
-                done += len(chunk)
-                progress(done, max(done, total))
+        filling: asyncio.Task[None] | None = None
+        try:
+            for source in sources:
+                async for chunk in _ahead(self._scores.best(source.name, source.game_type)):
+                    if filling is not None:
+                        await filling
+                    filling = asyncio.create_task(self._fill(source, chunk))
+                    done += len(chunk)
+                    progress(done, max(done, total))
+        finally:
+            if filling is not None:
+                await filling
         return done
 
     async def verify(self, progress: Progress) -> list[Difference]:
