@@ -1,7 +1,7 @@
 """Telling users what happened, at whichever node each is signed in."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Set
+from collections.abc import Coroutine, Mapping, Sequence, Set
 from typing import Any
 
 import structlog
@@ -40,6 +40,13 @@ class Telling:
         """Send an event to a user who is present."""
         delivery = Delivery(address.connection_id, event_frame(event), user_id=user_id)
         self._outbox.deliver(address.server_id, delivery)
+
+    async def tell_all(self, events: Sequence[tuple[str, Message]]) -> None:
+        """Send many users an event each, with one look-up; they are on their way when this returns."""
+        present = await self.present({user_id for user_id, _ in events})
+        for user_id, event in events:
+            if user_id in present:
+                self.tell_at(present[user_id], user_id, event)
 
     def tell_each(self, events: Sequence[tuple[str, Message]]) -> None:
         """Send many users an event each, with one look-up, in the order of the calls."""

@@ -79,8 +79,9 @@ class Spreading:
 
     async def _tell_overtaken(self) -> None:
         taken = await self._friends.take_overtaken(OVERTAKEN_MOST, OVERTAKEN_GAP_S)
-        present = await self._telling.present({each.user_id for each in taken})
-        for each in taken:
-            if each.user_id in present:
-                event = FriendOvertook(friend_id=each.friend_id, score=each.score, rank=each.rank)
-                self._telling.tell_at(present[each.user_id], each.user_id, event)
+        await self._telling.tell_all(
+            [
+                (each.user_id, FriendOvertook(friend_id=each.friend_id, score=each.score, rank=each.rank))
+                for each in taken
+            ]
+        )
