@@ -111,7 +111,8 @@ class PolicyWatch:
         clock = asyncio.get_running_loop().time
         if self._rulebook is not None and clock() < self._looked_s + LOOK_S:
             return self._rulebook
-        looked_s, known = clock(), self._rulebook
+        known = self._rulebook
+        self._looked_s = clock()  # one asks for all who come meanwhile
         version = await self._policies.version()
         try:
             rulebook = await self.at(version)
@@ -120,7 +121,6 @@ class PolicyWatch:
                 raise
             log.warning("policies cannot be read: those of before hold", cause=str(error))
             rulebook = known
-        self._looked_s = looked_s
         return rulebook
 
 
