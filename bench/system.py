@@ -144,15 +144,7 @@ async def running_system(
         node_ids = [f"SOCK{number:03}" for number in range(1, nodes + 1)]
         worker_ids = ["status-1", *(f"login-{number}" for number in range(1, login_workers + 1))]
         for worker_id in worker_ids:
-            command = [
-                sys.executable,
-                "-m",
-                "workers",
-                worker_id.partition("-")[0],
-                "--process-id",
-                worker_id,
-            ]
-            processes.start(worker_id, command, environ)
+            processes.start(worker_id, [sys.executable, "-m", "workers", worker_id], environ)
         for node_id in node_ids:
             command = [sys.executable, "-m", "socketd", "--server-id", node_id, "--set", "socketd.port=0"]
             processes.start(node_id, command, environ)

@@ -87,6 +87,11 @@ class Secrets:
         return Seals(self._sealing)
 
 
+def new_secret() -> str:
+    """A master secret that nobody has had before: 384 random bits as text."""
+    return secrets.token_urlsafe(48)
+
+
 def _derive(master: bytes, info: str) -> bytes:
     return HKDF(algorithm=SHA256(), length=32, salt=None, info=f"lobbyd/{FORMAT}/{info}".encode()).derive(
         master
@@ -149,7 +154,7 @@ def _make(path: Path) -> None:
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(48) + "\n")
+            file.write(new_secret() + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)

@@ -134,6 +134,25 @@ def scaling(
     run(show, data_dir, config, as_json=as_json)
 
 
+@app.command()
+def install(
+    prefix: Annotated[
+        Path, typer.Option(metavar="P", help="Units go to P/lib; settings to /etc, or P/etc elsewhere.")
+    ] = Path("/usr/local"),
+) -> None:
+    """Lay systemd units, and first settings where there are none.
+
+    Overwrites units, never settings or secrets, and starts nothing: it
+    says what comes next. See docs/operations.md.
+
+    Exits with 1 when a file cannot be written, 2 where the units could
+    not work.
+    """
+    from scripts.commands.install import lay_and_tell  # noqa: PLC0415
+
+    raise typer.Exit(lay_and_tell(prefix))
+
+
 def main() -> None:
     """Run `lobbyctl`."""
     sys.exit(app())

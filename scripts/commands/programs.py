@@ -53,7 +53,7 @@ class Programs:
         async def is_ready(life: Life) -> bool:
             return await self._ready_status(process_id, life) is not None
 
-        command = [*_python("workers"), kind, "--process-id", process_id, *self._config]
+        command = [*_python("workers"), process_id, *self._config]
         return Program(
             process_id,
             command,

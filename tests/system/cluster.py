@@ -198,8 +198,7 @@ class Cluster:
     ) -> Process:
         """Start the worker `kind`-`number`; `program` is a module or a script."""
         name = f"{kind}-{number}"
-        arguments = [kind, "--process-id", name]
-        return self._start(name, program, arguments, settings, port=None, wait=wait)
+        return self._start(name, program, [name], settings, port=None, wait=wait)
 
     def _start(
         self,

@@ -1,0 +1,103 @@
+"""Units as systemd itself judges them, and settings that are laid once."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.config import load
+from runtime.secrets import Purpose, Secrets
+from scripts.commands import install
+from tests.commands.running import LOBBYCTL
+
+EXPOSURE_TENTHS = 20
+UNITS = ("lobbyd-socketd@.service", "lobbyd-worker@.service")
+
+
+@pytest.fixture
+def laid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prefix under which it is installed. Where this checkout lies is no matter of the test's."""
+    monkeypatch.setattr(install, "HOMES", ())
+    assert install.lay(tmp_path)
+    return tmp_path
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.servers
+def test_systemd_finds_no_fault_with_the_units(laid: Path) -> None:
+    folder = laid / "lib" / "systemd" / "system"
+    done = analyze("verify", *(folder / name for name in (*UNITS, "lobbyd.target")))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("name", UNITS)
+def test_the_units_may_do_little(laid: Path, name: str) -> None:
+    unit = laid / "lib" / "systemd" / "system" / name
+    done = analyze("security", "--offline=yes", f"--threshold={EXPOSURE_TENTHS}", "--no-pager", unit)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_nothing_is_left_to_be_filled_in(laid: Path) -> None:
+    for path in (laid / "lib").rglob("*.*"):
+        if path.is_file():
+            assert "@PYTHON@" not in path.read_text()
+            assert "@ETC@" not in path.read_text()
+            assert "@COMMON@" not in path.read_text()
+
+
+def test_the_settings_are_good_and_the_secret_is_nobody_else_s(laid: Path, tmp_path: Path) -> None:
+    etc = laid / "etc" / "lobbyd"
+    config = load(etc / "config.toml", environ={}, overrides=[])
+    assert config.portal.storage_url == "/var/lib/lobbyd/files"
+    for name in ("secret", "redis.url", "database.url"):
+        assert (etc / name).stat().st_mode & 0o077 == 0
+    given = tmp_path / "credentials"
+    given.mkdir()
+    (given / "lobbyd_secret").write_text((etc / "secret").read_text())
+    (given / "LOBBYD_REDIS__URL").write_text((etc / "redis.url").read_text())
+    environ = {"CREDENTIALS_DIRECTORY": str(given)}
+    assert load(etc / "config.toml", environ=environ, overrides=[]).redis.url == "redis://127.0.0.1:6379/0"
+    secrets = Secrets.load(config.auth, environ=environ, data_dir=None)
+    assert secrets.keyed_hash(Purpose.ADDRESS, "somewhere")
+
+
+def test_what_people_have_changed_stays(laid: Path) -> None:
+    etc = laid / "etc" / "lobbyd"
+    before = {path.name: path.read_text() for path in etc.iterdir()}
+    (etc / "config.toml").write_text("# mine\n")
+    unit = laid / "lib" / "systemd" / "system" / "lobbyd.target"
+    unit.write_text("# an older release's\n")
+    written = install.lay(laid)
+    assert unit in written
+    assert etc / "config.toml" not in written
+    assert {path.name: path.read_text() for path in etc.iterdir()} == {**before, "config.toml": "# mine\n"}
+    assert unit.read_text().startswith("[Unit]")
+
+
+def test_units_that_could_not_see_their_python_are_not_laid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "HOMES", (Path("/"),))
+    assert install.lay_and_tell(tmp_path) == 2
+    assert "such as /opt/lobbyd" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_nothing_may_be_written_that_is_said(tmp_path: Path) -> None:
+    (tmp_path / "lib").write_text("a file")
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [LOBBYCTL, "install", "--prefix", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode in {1, 2}
+    assert done.stderr
+    assert "Traceback" not in done.stderr
