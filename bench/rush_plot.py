@@ -19,13 +19,17 @@ Points = Sequence[tuple[float, float]]
 
 
 class Panel:
-    """One chart: axes from the origin `(x0, 0)` to `(x1, y1)`, and what is drawn in them."""
+    """One chart: axes from the origin `(x0, 0)` to `(x1, y1)`, and what is drawn in them.
 
-    def __init__(self, number: int, title: str, x: tuple[float, float], y1: float) -> None:
+    `unit` is that of x.
+    """
+
+    def __init__(self, number: int, title: str, x: tuple[float, float], y1: float, unit: str = "s") -> None:
+        self._unit = unit
         self._top = 60 + number * (PANEL_HEIGHT + GAP)
         self._x0, self._x1 = x
         self._y1 = _round_up(y1)
-        self.parts = [_text(LEFT, self._top - 14, title, size=14, weight="bold")]
+        self.parts = [svg_text(LEFT, self._top - 14, title, size=14, weight="bold")]
         self._axes()
 
     def _axes(self) -> None:
@@ -35,8 +39,8 @@ class Panel:
             y, x = self._y(y_value), self._x(x_value)
             self.parts += [
                 f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" stroke="{FAINT}"/>',
-                _text(LEFT - 8, y + 4, f"{y_value:,.0f}", anchor="end"),
-                _text(x, self._top + PANEL_HEIGHT + 18, f"{x_value:.3g} s", anchor="middle"),
+                svg_text(LEFT - 8, y + 4, f"{y_value:,.0f}", anchor="end"),
+                svg_text(x, self._top + PANEL_HEIGHT + 18, f"{x_value:.3g} {self._unit}", anchor="middle"),
             ]
 
     def line(self, points: Points, colour: str) -> None:
@@ -57,7 +61,7 @@ class Panel:
         """Names in their colours, at the right."""
         for number, (name, colour) in enumerate(reversed(entries)):
             self.parts.append(
-                _text(WIDTH - RIGHT - number * 110, self._top - 14, name, anchor="end", colour=colour)
+                svg_text(WIDTH - RIGHT - number * 110, self._top - 14, name, anchor="end", colour=colour)
             )
 
     def _x(self, value: float) -> float:
@@ -73,7 +77,7 @@ def draw(rush: Rush) -> str:
     height = 60 + len(panels) * (PANEL_HEIGHT + GAP)
     title = f"{rush.players:,} players at {rush.rate:,.0f} a second"
     parts = [
-        _text(LEFT, 26, title, size=18, weight="bold"),
+        svg_text(LEFT, 26, title, size=18, weight="bold"),
         *(part for panel in panels for part in panel.parts),
     ]
     return (
@@ -133,10 +137,11 @@ def _span(curve: Points) -> tuple[float, float]:
     return float(math.floor(curve[0][0])), curve[-1][0]
 
 
-def _text(
+def svg_text(
     x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", weight: str = "normal",
     colour: str = INK,
 ) -> str:  # fmt: skip
+    """A line of text."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" '
         f'fill="{colour}">{escape(text)}</text>'

@@ -128,11 +128,17 @@ class Processes:
 
 @contextlib.asynccontextmanager
 async def running_system(
-    settings: Settings, nodes: int = 1, login_workers: int = 1, *, with_mariadb: bool = False
+    settings: Settings,
+    nodes: int = 1,
+    login_workers: int = 1,
+    *,
+    workers: Mapping[str, int] | None = None,
+    with_mariadb: bool = False,
 ) -> AsyncIterator[System]:
     """Start lobbyd with these settings and wait until it is READY; stop it in the end, come what may.
 
-    Its database is SQLite, or a MariaDB of its own. Raises CannotMeasure when it does not come up.
+    `workers` are those of other kinds, as many as are needed. Its database is SQLite, or a MariaDB of its own.
+    Raises CannotMeasure when it does not come up.
     """
     with temporary_processes() as (directory, processes):
         redis_url = await start_valkey(directory, processes)
@@ -142,7 +148,8 @@ async def running_system(
         own: Settings = {"redis.url": redis_url, "database.url": database_url, "auth.secret": secret}
         environ = _environ({**UNBOUNDED, **own, **settings})
         node_ids = [f"SOCK{number:03}" for number in range(1, nodes + 1)]
-        worker_ids = ["status-1", *(f"login-{number}" for number in range(1, login_workers + 1))]
+        kinds = {"status": 1, "login": login_workers, **(workers or {})}
+        worker_ids = [f"{kind}-{number + 1}" for kind, count in kinds.items() for number in range(count)]
         for worker_id in worker_ids:
             processes.start(worker_id, [sys.executable, "-m", "workers", worker_id], environ)
         for node_id in node_ids:

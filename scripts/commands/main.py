@@ -14,6 +14,7 @@ from scripts.commands.admission import app as admission
 from scripts.commands.audit import app as audit
 from scripts.commands.group import app as group
 from scripts.commands.keys import app as keys
+from scripts.commands.matching import app as matching
 from scripts.commands.options import AsJson, DataDir, SystemConfig
 from scripts.commands.policy import app as policy
 from scripts.commands.ranking import app as ranking
@@ -38,6 +39,7 @@ app.add_typer(policy, name="policy")
 app.add_typer(keys, name="keys")
 app.add_typer(ranking, name="ranking")
 app.add_typer(user, name="user")
+app.add_typer(matching, name="matching")
 
 
 @app.callback()

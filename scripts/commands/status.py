@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,10 @@ def _queue(queue: QueueStatistics) -> dict[str, str | float]:
 def _print(found: Mapping[str, Any]) -> None:
     console = Console(highlight=False)
     now_s = time.time()
-    servers = _table("process", "state", "listens on", *SERVER_FIGURES)
+    servers = table("process", "state", "listens on", figures=SERVER_FIGURES)
     for server in found["servers"]:
         servers.add_row(*_server_row(server, now_s))
-    queues = _table("queue", *QUEUE_FIGURES)
+    queues = table("queue", figures=QUEUE_FIGURES)
     for queue in found["queues"]:
         queues.add_row(*_queue_row(queue))
     console.print(servers, "", queues, "", _admission(found["admission"]), sep="\n")
@@ -96,15 +96,12 @@ def _print(found: Mapping[str, Any]) -> None:
             console.print(f"{server['serverId']}: {server['error']}", style="red", markup=False)
 
 
-def _table(*columns: str) -> Table:
-    """A table whose columns after the first few are figures."""
-    table = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold bright_black"
-    )
-    for column in columns:
-        is_figure = column in {*SERVER_FIGURES, *QUEUE_FIGURES}
-        table.add_column(column, justify="right" if is_figure else "left", no_wrap=True)
-    return table
+def table(*columns: str, figures: Sequence[str]) -> Table:
+    """A table with some columns of text, and after them some of figures."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold bright_black")
+    for column in (*columns, *figures):
+        made.add_column(column, justify="right" if column in figures else "left", no_wrap=True)
+    return made
 
 
 def _server_row(server: Mapping[str, str], now_s: float) -> list[RenderableType]:

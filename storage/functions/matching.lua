@@ -20,26 +20,29 @@ local function whole(number)
   return string.format('%.0f', number)
 end
 
--- Refuses a key of another type, as Redis does when asked for a length.
+-- Refuses a key of another type, as Redis does when asked for a length; `seen` are those that were looked at.
 local LENGTH = {string = 'STRLEN', hash = 'HLEN', zset = 'ZCARD', stream = 'XLEN'}
-local function need(key, kind)
+local function need(key, kind, seen)
+  if seen and seen[key] then return end
   redis.call(LENGTH[kind], key)
+  if seen then seen[key] = true end
 end
 
-local PREFIXES = 7 -- ARGV that come first in most functions
+local PREFIXES = 8 -- ARGV that come first in most functions
 
 -- The names that are made of ids. ARGV: prefixes of match, session, queue, game session and stats, then the set of
--- queue ids, and how that of a node's queue ends.
+-- queue ids, how that of a node's queue ends, and the hash of the first connection that can be open at each node.
 local function naming(args)
-  local names = {nodes = {}}
+  local names = {nodes = {}, seen = {}}
   function names.match(uid) return args[1] .. uid end
   function names.session(uid) return args[2] .. uid end
   function names.queue(difficulty, level) return args[3] .. difficulty .. ':' .. level end
   function names.game(id) return args[4] .. id end
   function names.stats(difficulty) return args[5] .. difficulty end
-  function names.is_alive(server)
-    if names.nodes[server] == nil then
-      names.nodes[server] = redis.call('SISMEMBER', args[6], server .. args[7]) == 1
+  function names.first_open(server)
+    if not names.nodes[server] then
+      local is_there = redis.call('SISMEMBER', args[6], server .. args[7]) == 1
+      names.nodes[server] = is_there and tonumber(redis.call('HGET', args[8], server) or 0) or math.huge
     end
     return names.nodes[server]
   end
@@ -47,21 +50,22 @@ local function naming(args)
 end
 
 -- The connection at which a player is signed in, or '' for one who is away: signed out, disconnected, or at a node
--- that is gone and its queue with it.
+-- that is gone and its queue with it, or has been started anew since.
 local function address(names, uid)
   local at = redis.call('HMGET', names.session(uid), 'serverId', 'connectionId')
-  return at[1] and at[2] and names.is_alive(at[1]) and at[1] .. '/' .. at[2] or ''
+  if not at[1] or not at[2] or tonumber(at[2]) < names.first_open(at[1]) then return '' end
+  return at[1] .. '/' .. at[2]
 end
 
-local FIELDS = {'status', 'entry', 'difficulty', 'level', 'region', 'players', 'created_at', 'skill', 'deadline',
+local PLACE = {'status', 'entry', 'difficulty', 'level', 'created_at'}
+local ALL = {'status', 'entry', 'difficulty', 'level', 'created_at', 'region', 'players', 'skill', 'deadline',
   'game_session_id', 'matched_users'}
 
 -- A player's match hash by field; `status` is nil where there is none.
-local function look(names, uid)
-  local key, found = names.match(uid), {uid = uid}
-  local values = redis.call('HMGET', key, unpack(FIELDS))
-  for i, field in ipairs(FIELDS) do found[field] = values[i] or nil end
-  if found.difficulty then need(names.queue(found.difficulty, found.level), 'zset') end
+local function look(names, uid, fields)
+  local found, values = {uid = uid}, redis.call('HMGET', names.match(uid), unpack(fields))
+  for i, field in ipairs(fields) do found[field] = values[i] or nil end
+  if found.difficulty then need(names.queue(found.difficulty, found.level), 'zset', names.seen) end
   return found
 end
 
@@ -106,23 +110,41 @@ end
 
 -- Waiting and leaving.
 
--- Puts a player into their queue. KEYS as `enter` has them.
-local function put(names, deadlines, player, changes)
-  redis.call('ZADD', names.queue(player.difficulty, player.level), player.created_at, player.uid)
-  redis.call('ZADD', deadlines, player.deadline, player.uid)
-  changes[#changes + 1], changes[#changes + 2] = player.uid, row(player)
+-- Puts players into their queues, and notes it.
+local function put(names, deadlines, players, feed)
+  if #players == 0 then return end
+  local due, changes = {}, {}
+  for _, player in ipairs(players) do
+    redis.call('ZADD', names.queue(player.difficulty, player.level), player.created_at, player.uid)
+    due[#due + 1], due[#due + 2] = player.deadline, player.uid
+    changes[#changes + 1], changes[#changes + 2] = player.uid, row(player)
+  end
+  redis.call('ZADD', deadlines, unpack(due))
+  note(feed, changes)
 end
 
-local function take(names, deadlines, player, changes)
-  redis.call('ZREM', names.queue(player.difficulty, player.level), player.uid)
-  redis.call('ZREM', deadlines, player.uid)
-  changes[#changes + 1], changes[#changes + 2] = player.uid, player.entry
+-- Takes players out of their queues, and notes it.
+local function take(names, deadlines, players, feed)
+  if #players == 0 then return end
+  local uids, changes = {}, {}
+  for i, player in ipairs(players) do
+    redis.call('ZREM', names.queue(player.difficulty, player.level), player.uid)
+    uids[i] = player.uid
+    changes[#changes + 1], changes[#changes + 2] = player.uid, player.entry
+  end
+  redis.call('ZREM', deadlines, unpack(uids))
+  note(feed, changes)
 end
 
-local function average(stats, field, value)
-  local was = redis.call('HGET', stats, field)
-  value = was and (1 - WEIGHT) * was + WEIGHT * value or value
-  redis.call('HSET', stats, field, string.format('%.3f', value))
+-- Notes in the averages of a queue that so many of its players were matched, after so many ms altogether.
+local function learn(stats, level, count, waited, cost)
+  local fields = {level .. ':wait', level .. ':cost', level .. ':matched'}
+  local was = redis.call('HMGET', stats, unpack(fields))
+  local keep = was[1] and (1 - WEIGHT) ^ count or 0
+  redis.call('HSET', stats,
+    fields[1], string.format('%.3f', keep * (was[1] or 0) + (1 - keep) * waited / count),
+    fields[2], string.format('%.3f', keep * (was[2] or 0) + (1 - keep) * cost / count),
+    fields[3], (was[3] or 0) + count)
 end
 
 -- What a request to wait finds: its first result when it is a repeat, or why it cannot be, or nil.
@@ -143,34 +165,33 @@ end
 local function enter(keys, args)
   need(keys[1], 'stream')
   need(keys[2], 'zset')
-  local names, now, answers, entered, coming = naming(args), now_ms(), {}, {}, {}
+  local names, now, answers, entered, coming, waits = naming(args), now_ms(), {}, {}, {}, {}
   local entry = math.max(tonumber(redis.call('GET', keys[3]) or 0), now_us())
   for at = PREFIXES + 2, #args, 9 do
     local uid, record = args[at], args[at + 7]
-    local was = coming[uid] or look(names, uid)
+    local was = coming[uid] or look(names, uid, ALL)
     local answer = standing(was, coming[record] or redis.call('GET', record))
     if not answer then
       local player = {uid = uid, status = 'waiting', difficulty = args[at + 1], level = args[at + 2],
         region = args[at + 3], players = args[at + 4], skill = args[at + 6], entry = whole(entry),
         created_at = whole(now), deadline = whole(now + args[at + 5]), record = record, ttl = args[at + 8]}
-      need(names.queue(player.difficulty, player.level), 'zset')
-      local wait = redis.call('HGET', names.stats(player.difficulty), player.level .. ':wait')
-      answer = {'entered', player.entry, wait or ''}
+      local queue = names.queue(player.difficulty, player.level)
+      need(queue, 'zset', names.seen)
+      waits[queue] = waits[queue] or redis.call('HGET', names.stats(player.difficulty), player.level .. ':wait') or ''
+      answer = {'entered', player.entry, waits[queue]}
       coming[uid], coming[record], entered[#entered + 1] = player, player.entry, player
       entry = entry + 1
     end
     answers[#answers + 1] = answer
   end
-  local changes = {}
   for _, player in ipairs(entered) do
     redis.call('HSET', names.match(player.uid), 'status', 'waiting', 'difficulty', player.difficulty,
       'level', player.level, 'region', player.region, 'players', player.players, 'created_at', player.created_at,
       'deadline', player.deadline, 'entry', player.entry, 'skill', player.skill)
     redis.call('SET', player.record, player.entry, 'PX', player.ttl)
-    put(names, keys[2], player, changes)
   end
+  put(names, keys[2], entered, keys[1])
   if #entered > 0 then redis.call('SET', keys[3], whole(entry)) end
-  note(keys[1], changes)
   return {news(keys[1], args[PREFIXES + 1]), answers}
 end
 
@@ -180,15 +201,13 @@ local function cancel(keys, args)
   need(keys[1], 'stream')
   need(keys[2], 'zset')
   local names, uid = naming(args), args[PREFIXES + 1]
-  local was = look(names, uid)
+  local was = look(names, uid, ALL)
   if redis.call('EXISTS', keys[3]) == 1 then return {'cancelled'} end
   if was.status == 'matched' then return {'matched', was.entry, was.game_session_id, was.matched_users} end
   if not was.status then return {'missing'} end
-  local changes = {}
-  take(names, keys[2], was, changes)
+  take(names, keys[2], {was}, keys[1])
   redis.call('DEL', names.match(uid))
   redis.call('SET', keys[3], was.entry, 'PX', args[PREFIXES + 2])
-  note(keys[1], changes)
   return {'cancelled'}
 end
 
@@ -196,25 +215,25 @@ end
 -- KEYS: feed, deadlines. ARGV: prefixes, ms, at most. Answers {{uid, ms waited, connection or ''}, ...}.
 local function expire(keys, args)
   need(keys[1], 'stream')
-  local names, now, gone, changes, answer = naming(args), now_ms(), {}, {}, {}
+  local names, now, gone, lost, answer = naming(args), now_ms(), {}, {}, {}
   local due = redis.call('ZRANGE', keys[2], '-inf', whole(now + args[PREFIXES + 1]), 'BYSCORE', 'LIMIT', 0,
     args[PREFIXES + 2])
-  for i, uid in ipairs(due) do
-    local was = look(names, uid)
-    if was.status == 'waiting' then need(names.stats(was.difficulty), 'hash') end
-    gone[i] = was
-  end
-  for _, was in ipairs(gone) do
+  for _, uid in ipairs(due) do
+    local was = look(names, uid, PLACE)
     if was.status == 'waiting' then
-      answer[#answer + 1] = {was.uid, now - tonumber(was.created_at), address(names, was.uid)}
-      take(names, keys[2], was, changes)
-      redis.call('DEL', names.match(was.uid))
-      redis.call('HINCRBY', names.stats(was.difficulty), was.level .. ':timedOut', 1)
+      need(names.stats(was.difficulty), 'hash', names.seen)
+      gone[#gone + 1] = was
+      answer[#answer + 1] = {uid, now - tonumber(was.created_at), address(names, uid)}
     else
-      redis.call('ZREM', keys[2], was.uid)
+      lost[#lost + 1] = uid
     end
   end
-  note(keys[1], changes)
+  take(names, keys[2], gone, keys[1])
+  for _, was in ipairs(gone) do
+    redis.call('DEL', names.match(was.uid))
+    redis.call('HINCRBY', names.stats(was.difficulty), was.level .. ':timedOut', 1)
+  end
+  if #lost > 0 then redis.call('ZREM', keys[2], unpack(lost)) end
   return answer
 end
 
@@ -227,29 +246,41 @@ local function can_be(names, was, entry, claimed)
   return at == '' and 'away' or at
 end
 
-local function write_match(names, keys, match, now, ttl, changes)
-  local uids, entries = {}, {}
-  for i, player in ipairs(match.players) do uids[i], entries[i] = player.uid, player.entry end
+local function write_match(names, untold, match, now, ttl)
+  local uids = {}
+  for i, player in ipairs(match.players) do uids[i] = player.uid end
   for i, player in ipairs(match.players) do
     local others = {}
     for j, uid in ipairs(uids) do
       if j ~= i then others[#others + 1] = uid end
     end
-    take(names, keys[2], player, changes)
     redis.call('HSET', names.match(player.uid), 'status', 'matched', 'game_session_id', match.id,
-      'matched_users', table.concat(others, ','), 'matched_level', match.level, 'matched_region', match.region)
+      'matched_users', table.concat(others, ','))
     redis.call('PEXPIRE', names.match(player.uid), ttl)
-    local stats = names.stats(player.difficulty)
-    average(stats, player.level .. ':wait', now - tonumber(player.created_at))
-    average(stats, player.level .. ':cost', tonumber(match.cost))
-    redis.call('HINCRBY', stats, player.level .. ':matched', 1)
   end
   local game = names.game(match.id)
-  redis.call('HSET', game, 'players', table.concat(uids, ','), 'entries', table.concat(entries, ','),
-    'difficulty', match.difficulty, 'level', match.level, 'region', match.region, 'cost', match.cost,
-    'created_at', whole(now))
+  redis.call('HSET', game, 'players', table.concat(uids, ','), 'difficulty', match.difficulty, 'level', match.level,
+    'region', match.region, 'cost', match.cost, 'created_at', whole(now))
   redis.call('PEXPIRE', game, ttl)
-  redis.call('ZADD', keys[3], now, match.id)
+  redis.call('ZADD', untold, now, match.id)
+end
+
+-- What matches taught of their queues, each queue once.
+local function learn_from(names, made, now)
+  local queues = {}
+  for _, match in ipairs(made) do
+    for _, player in ipairs(match.players) do
+      local name = player.difficulty .. ':' .. player.level
+      local queue = queues[name] or {player = player, count = 0, waited = 0, cost = 0}
+      queues[name] = queue
+      queue.count = queue.count + 1
+      queue.waited = queue.waited + now - tonumber(player.created_at)
+      queue.cost = queue.cost + tonumber(match.cost)
+    end
+  end
+  for _, queue in pairs(queues) do
+    learn(names.stats(queue.player.difficulty), queue.player.level, queue.count, queue.waited, queue.cost)
+  end
 end
 
 -- Claims all the players of each match or none of them.
@@ -260,30 +291,29 @@ local function claim(keys, args)
   need(keys[1], 'stream')
   need(keys[2], 'zset')
   need(keys[3], 'zset')
-  local names, now, answers, made, claimed = naming(args), now_ms(), {}, {}, {}
+  local names, now, answers, made, claimed, taken = naming(args), now_ms(), {}, {}, {}, {}
   local at = PREFIXES + 3
   while at <= #args do
     local match = {id = args[at], difficulty = args[at + 1], level = args[at + 2], region = args[at + 3],
       cost = args[at + 4], players = {}}
     local count, answer = tonumber(args[at + 5]), {1}
     for i = 1, count do
-      local was = look(names, args[at + 4 + 2 * i])
+      local was = look(names, args[at + 4 + 2 * i], PLACE)
       answer[1 + i] = can_be(names, was, args[at + 5 + 2 * i], claimed)
       if answer[1 + i] == 'gone' or answer[1 + i] == 'away' then answer[1] = 0 end
       match.players[i] = was
     end
-    need(names.game(match.id), 'hash')
-    need(names.stats(match.difficulty), 'hash')
+    need(names.stats(match.difficulty), 'hash', names.seen)
     if answer[1] == 1 then
-      for _, player in ipairs(match.players) do claimed[player.uid] = true end
+      for _, player in ipairs(match.players) do claimed[player.uid], taken[#taken + 1] = true, player end
       made[#made + 1] = match
     end
     answers[#answers + 1] = answer
     at = at + 6 + 2 * count
   end
-  local changes = {}
-  for _, match in ipairs(made) do write_match(names, keys, match, now, args[PREFIXES + 2], changes) end
-  note(keys[1], changes)
+  take(names, keys[2], taken, keys[1])
+  for _, match in ipairs(made) do write_match(names, keys[3], match, now, args[PREFIXES + 2]) end
+  learn_from(names, made, now)
   return {news(keys[1], args[PREFIXES + 1]), answers}
 end
 
@@ -291,8 +321,9 @@ end
 -- KEYS: untold, unwritten. ARGV: session ids.
 local function told(keys, args)
   need(keys[2], 'zset')
+  local now = now_ms()
   for _, id in ipairs(args) do
-    if redis.call('ZREM', keys[1], id) == 1 then redis.call('ZADD', keys[2], now_ms(), id) end
+    if redis.call('ZREM', keys[1], id) == 1 then redis.call('ZADD', keys[2], now, id) end
   end
 end
 
@@ -308,12 +339,12 @@ end
 local function untold(keys, args)
   need(keys[2], 'stream')
   need(keys[3], 'zset')
-  local names, again, back, changes = naming(args), {}, {}, {}
+  local names, again, back, waiting = naming(args), {}, {}, {}
   local upto = whole(now_ms() - args[PREFIXES + 1])
   for _, id in ipairs(redis.call('ZRANGE', keys[1], '-inf', upto, 'BYSCORE', 'LIMIT', 0, args[PREFIXES + 2])) do
     local players, answer, is_whole = {}, {id}, true
     for i, uid in ipairs(split(redis.call('HGET', names.game(id), 'players'))) do
-      players[i], answer[1 + i] = look(names, uid), address(names, uid)
+      players[i], answer[1 + i] = look(names, uid, ALL), address(names, uid)
       if answer[1 + i] == '' or players[i].game_session_id ~= id then is_whole = false end
     end
     if is_whole and #players > 0 then again[#again + 1] = answer else back[#back + 1] = {id = id, players = players} end
@@ -322,16 +353,16 @@ local function untold(keys, args)
     for _, player in ipairs(session.players) do
       if player.game_session_id == session.id then
         local key = names.match(player.uid)
-        redis.call('HDEL', key, 'game_session_id', 'matched_users', 'matched_level', 'matched_region')
+        redis.call('HDEL', key, 'game_session_id', 'matched_users')
         redis.call('HSET', key, 'status', 'waiting')
         redis.call('PERSIST', key)
-        put(names, keys[3], player, changes)
+        waiting[#waiting + 1] = player
       end
     end
     redis.call('DEL', names.game(session.id))
     redis.call('ZREM', keys[1], session.id)
   end
-  note(keys[2], changes)
+  put(names, keys[3], waiting, keys[2])
   return again
 end
 
@@ -376,7 +407,7 @@ local function waiting(_, args)
   local names, found = naming(args), {}
   for level = args[PREFIXES + 2], args[PREFIXES + 3] do
     for _, uid in ipairs(redis.call('ZRANGE', names.queue(args[PREFIXES + 1], whole(level)), 0, -1)) do
-      local player = look(names, uid)
+      local player = look(names, uid, ALL)
       if player.status == 'waiting' then found[#found + 1], found[#found + 2] = uid, row(player) end
     end
   end
@@ -394,7 +425,7 @@ end
 -- Answers nothing, or {status, row, ms waited, ms left to wait, expected ms or '', session or '', the others or ''}.
 local function stand(_, args)
   local names, now = naming(args), now_ms()
-  local was = look(names, args[PREFIXES + 1])
+  local was = look(names, args[PREFIXES + 1], ALL)
   if not was.status then return nil end
   local expected = redis.call('HGET', names.stats(was.difficulty), was.level .. ':wait')
   return {was.status, row(was), now - tonumber(was.created_at), tonumber(was.deadline) - now, expected or '',

@@ -20,7 +20,7 @@ LIBRARY = Library("matching")
 
 PREFIXES = (
     keys.GAME_MATCH_PREFIX, keys.SESSION_PREFIX, keys.GAME_WAITING_PREFIX, keys.GAME_SESSION_PREFIX,
-    keys.GAME_STATS_PREFIX, keys.QUEUE_IDS, keys.NODE_QUEUE_SUFFIX,
+    keys.GAME_STATS_PREFIX, keys.QUEUE_IDS, keys.NODE_QUEUE_SUFFIX, keys.PORTAL_NODES,
 )  # fmt: skip
 
 

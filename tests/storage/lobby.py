@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ class Lobby:
 
     def record(self) -> Record:
         """The record of a request that was not made before."""
-        return Record(f"request-{next(self._numbers)}", 600.0)
+        return Record(f"request-{uuid.uuid4().hex}", 600.0)
 
     async def connect(self, *user_ids: str, node: str = NODE) -> None:
         """Sign players in at a node that lives."""

@@ -91,12 +91,14 @@ async def test_a_match_takes_none_where_one_is_gone(lobby: Lobby) -> None:
     assert await lobby.redis.exists(keys.game_session("game-1")) == 0
 
 
-@pytest.mark.parametrize("vanished", ["disconnected", "its node"])
+@pytest.mark.parametrize("vanished", ["disconnected", "its node", "its node's earlier life"])
 async def test_a_match_takes_none_where_one_is_away(lobby: Lobby, vanished: str) -> None:
     await lobby.wait("bora", "chul")
     await lobby.connect("chul", node="SOCK002")
     if vanished == "disconnected":
         await lobby.disconnect("chul")
+    elif vanished == "its node's earlier life":
+        await lobby.redis.hset(keys.PORTAL_NODES, "SOCK002", str(2**60))
     else:
         await lobby.redis.srem(keys.QUEUE_IDS, keys.node_queue("SOCK002"))
     assert (await lobby.match("game-1", "bora", "chul")).players[1] is Absence.AWAY

@@ -41,6 +41,11 @@ class Crowd:
     def __len__(self) -> int:
         return len(self._waiters)
 
+    @property
+    def entries(self) -> Set[int]:
+        """The stays of all who wait."""
+        return self._waiters.keys()
+
     # Coming and going.
 
     def hear(self, changes: Iterable[Waiter | int]) -> None:

@@ -1,6 +1,6 @@
 """The matchmaker: has players wait, makes matches of them and ends waits, all that gathered in one call.
 
-Any number of workers run one (docs/decisions/0014). Each knows from the feed who waits everywhere. Who lets
+Any number of workers run one (docs/decisions/0023). Each knows from the feed who waits everywhere. Who lets
 a player wait looks at once for opponents among all who came before, so that of two players who come to two
 workers it is the later one's that sees both; a claim that meets another's is refused whole and tried again
 without who is gone. What comes with time (wider searches, ends of waits, untold matches) is done by the one
