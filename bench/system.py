@@ -137,8 +137,8 @@ async def running_system(
 ) -> AsyncIterator[System]:
     """Start lobbyd with these settings and wait until it is READY; stop it in the end, come what may.
 
-    `workers` are those of other kinds, as many as are needed. Its database is SQLite, or a MariaDB of its own.
-    Raises CannotMeasure when it does not come up.
+    `workers` are those of other kinds, as many as are needed. The database is SQLite, or a MariaDB of its
+    own. Raises CannotMeasure when it does not come up.
     """
     with temporary_processes() as (directory, processes):
         redis_url = await start_valkey(directory, processes)

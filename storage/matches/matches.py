@@ -16,7 +16,7 @@ from storage.matches.facts import AlreadyMatched, Entered, News, NotInQueue, Pro
 from storage.tickets import Record, address_of
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("matching")
+LIBRARY = Library("matching", "board")
 
 PREFIXES = (
     keys.GAME_MATCH_PREFIX, keys.SESSION_PREFIX, keys.GAME_WAITING_PREFIX, keys.GAME_SESSION_PREFIX,

@@ -32,13 +32,11 @@ pytestmark = pytest.mark.servers
 
 USERS = [f"user-{number}" for number in range(8)]
 WORKERS = 3
-STALL_MS = 15_000
-"""A machine that stands still for so long makes no test fail."""
+STALL_MS = 15_000  # a machine that stands still for so long makes no test fail
 
 users = st.sampled_from(USERS)
 workers = st.integers(0, WORKERS - 1)
-picks = st.integers(0, 2)
-"""Which of those that there are. What there is depends on races: nothing that is drawn may."""
+picks = st.integers(0, 2)  # which of those that there are, which depends on races: nothing drawn may
 wishes = st.fixed_dictionaries(
     {
         "level": st.sampled_from([5, 5, 5, 6]),
