@@ -12,12 +12,14 @@ import typer
 from scripts.commands import DEFAULT_DATA_DIR
 from scripts.commands.admission import app as admission
 from scripts.commands.audit import app as audit
+from scripts.commands.dead_letters import app as dead_letters
 from scripts.commands.group import app as group
 from scripts.commands.keys import app as keys
 from scripts.commands.matching import app as matching
 from scripts.commands.options import AsJson, DataDir, SystemConfig
 from scripts.commands.policy import app as policy
 from scripts.commands.ranking import app as ranking
+from scripts.commands.task import app as task
 from scripts.commands.user import app as user
 
 DEFAULT_PLAYERS = 200
@@ -36,8 +38,10 @@ app.add_typer(admission, name="admission")
 app.add_typer(audit, name="audit")
 app.add_typer(group, name="group")
 app.add_typer(policy, name="policy")
+app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(keys, name="keys")
 app.add_typer(ranking, name="ranking")
+app.add_typer(task, name="task")
 app.add_typer(user, name="user")
 app.add_typer(matching, name="matching")
 

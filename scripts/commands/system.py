@@ -1,8 +1,10 @@
 """Finding a running system: by the endpoints.json of a data directory, or by a file of settings."""
 
+import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from storage.connections import connect, connect_wire
 from storage.database import Database
 from storage.errors import StoreAway
 from storage.keyring import OtherMasterSecret
+from storage.queues import Outbox
 from storage.wire import Wire
 
 COMMAND_LIMIT_S = 60.0
@@ -143,6 +146,18 @@ async def with_stores(
     except (StoreAway, RedisError, OSError) as error:
         print(f"The system cannot be reached: {redact_text(str(error))}", file=sys.stderr)
     return EXIT_ERROR
+
+
+@contextlib.asynccontextmanager
+async def sending(stores: Stores) -> AsyncIterator[Outbox]:
+    """An outbox that sends what is handed to it."""
+    outbox = Outbox(stores.wire)
+    sending = asyncio.create_task(outbox.run())
+    try:
+        yield outbox
+    finally:
+        sending.cancel()
+        await asyncio.wait([sending])
 
 
 async def with_redis(

@@ -3,11 +3,10 @@
 Each command can be given again after it was cut off, and then does what was left undone.
 """
 
-import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from protocol.envelope import Address, Delivery
@@ -15,7 +14,7 @@ from protocol.kicking import kick
 from protocol.messages.declaration import TRUSTED
 from runtime.daemon import EXIT_ERROR
 from scripts.commands.operators import operator
-from scripts.commands.system import Stores, with_stores
+from scripts.commands.system import Stores, sending, with_stores
 from storage.accounts import AccountNotFound, Accounts
 from storage.audit import ALLOWED, Audit, Entry
 from storage.queues import Outbox, UnknownQueue
@@ -119,7 +118,7 @@ async def _at_desk(
     data_dir: Path, config_file: Path | None, username: str, work: Callable[[Desk], Awaitable[None]]
 ) -> int:
     async def with_desk(stores: Stores) -> int | None:
-        async with _sending(stores) as outbox:
+        async with sending(stores) as outbox:
             try:
                 await work(Desk(stores, outbox, fold(username)))
             except AccountNotFound as error:
@@ -128,18 +127,6 @@ async def _at_desk(
         return None
 
     return await with_stores(data_dir, config_file, with_desk)
-
-
-@contextlib.asynccontextmanager
-async def _sending(stores: Stores) -> AsyncIterator[Outbox]:
-    """An outbox that sends what is handed to it."""
-    outbox = Outbox(stores.wire)
-    sending = asyncio.create_task(outbox.run())
-    try:
-        yield outbox
-    finally:
-        sending.cancel()
-        await asyncio.wait([sending])
 
 
 def _ended(expelled: Expelled) -> str:

@@ -180,6 +180,18 @@ local function dead_letter(keys, args)
   return letter
 end
 
+-- Appends a dead letter's message to its queue again. KEYS: queue, meta, stats, dead letters. ARGV: letter id.
+-- Answers as publish, or nothing when there is no such letter.
+local function requeue(keys, args)
+  redis.call('XLEN', keys[1])
+  redis.call('HLEN', keys[3])
+  local letter = redis.call('XRANGE', keys[4], args[1], args[1])[1]
+  if not letter then return nil end
+  local taken = publish(keys, {letter[2][2]})
+  if taken == 1 then redis.call('XDEL', keys[4], args[1]) end
+  return taken
+end
+
 -- Removes entries that nobody read within the queue's expireTime; a job becomes a dead letter.
 -- KEYS: queue, meta, stats, dead letters. ARGV: queueId, group, keep (1 or 0), at most.
 -- Answers how many; none where Redis has lost the queue.
@@ -235,6 +247,7 @@ end
 
 redis.register_function('queue_create_@VERSION@', create)
 redis.register_function('queue_publish_@VERSION@', publish)
+redis.register_function('queue_requeue_@VERSION@', requeue)
 
 -- What empties a queue must go on when Redis is out of memory: nothing else makes room again.
 local function register_emptying(name, callback)

@@ -6,6 +6,7 @@ when it is acknowledged, so its length is its backlog.
 """
 
 from storage.queues.entry import GROUP, Busy, Entry, UnknownQueue
+from storage.queues.letters import DeadLetters, Letter
 from storage.queues.outbox import Outbox
 from storage.queues.server import QueueServer, QueueStatistics
 from storage.queues.subscription import Subscription
@@ -13,7 +14,9 @@ from storage.queues.subscription import Subscription
 __all__ = [
     "GROUP",
     "Busy",
+    "DeadLetters",
     "Entry",
+    "Letter",
     "Outbox",
     "QueueServer",
     "QueueStatistics",

@@ -57,8 +57,8 @@ class Engine(Generic[R]):
         for name, line in self._lines.items():
             self._taking.append(watch(line.take(), f"{name} tasks"))
             watch(line.end(), f"{name} ends")
-            watch(self._repeat(self._retrying(line), self._lease_s / 2), f"{name} retries")
         watch(self._repeat(self._renew, min(CANCEL_S, self._lease_s / 3)), "task leases")
+        watch(self._repeat(self._retry, self._lease_s / 2), "task retries")
         watch(self._repeat(self._tell_progress, PROGRESS_S), "task progress")
         watch(self._repeat(self._end_overdue, LOOK_S), "task time limits")
 
@@ -88,8 +88,10 @@ class Engine(Generic[R]):
             except StoreAway as error:
                 log.warning("cannot look after tasks", cause=str(error))
 
-    def _retrying(self, line: Line[R]) -> Callable[[], Awaitable[None]]:
-        return lambda: line.retry(self._lease_s)
+    async def _retry(self) -> None:
+        """Kind after kind, so that what kills workers is alone with none but fresh tasks when it does."""
+        for line in self._lines.values():
+            await line.retry(self._lease_s)
 
     async def _renew(self) -> None:
         for line in self._lines.values():

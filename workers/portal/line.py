@@ -5,6 +5,7 @@ A task that its worker cannot end is claimed by another after the lease and done
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -24,6 +25,8 @@ R = TypeVar("R")
 BLOCK_S = 0.5
 AWAY_PAUSE_S = 0.2
 MAX_CAUSE_LENGTH = 500
+ALONE_S = 10.0
+"""What is tried again is alone for so long: what kills its worker does so by then, slow work goes on."""
 MOST_UNCOMMITTED = 4
 """Times a kind's concurrency: tasks that are done may wait for Redis to know it, while others are begun."""
 
@@ -162,8 +165,10 @@ class Line(Generic[R]):
                 await self._fail(run, f"whoever worked on it died, {taken.deliveries - 1} times", -1)
                 continue
             self._begin(run)
-            while taken.entry in self._held:
-                await self._next_change()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ALONE_S):
+                    while taken.entry in self._held:
+                        await self._next_change()
 
     def stop(self) -> None:
         """Take no more."""
