@@ -140,6 +140,9 @@ def assemble(process: WorkerProcess) -> Kind:
         await key_ring.open()
         process.daemon.watch(key_ring.run(), "key ring")
 
+    async def read_policies() -> None:
+        await policies.recent()  # before a crowd comes of whom each would ask for them
+
     async def register_handlers() -> None:
         handlers.check()
 
@@ -157,6 +160,7 @@ def assemble(process: WorkerProcess) -> Kind:
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
             Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),
             Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
+            Step("policies", read_policies, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
         ],
         after=[Step("admission", start_admission)],
