@@ -1,0 +1,1 @@
+"""Other task queues, measured beside ours by `bench.tasks`. Each program runs in their own environment."""
