@@ -5,6 +5,8 @@ The order, from which every daemon of lobbyd is made:
     claim → announce starting → the steps → announce ready → (a signal) announce draining → drain
           → the steps' stops in reverse → announce stopped → release the claim
 
+An answer to a heartbeat that dismisses the process counts as a signal.
+
 A failure anywhere goes straight to the stops and announces an error in place of stopped. Heartbeats run from
 "starting" until the last announcement.
 """
@@ -52,6 +54,10 @@ class Refused(Exception):
     Never retried. The claim raises it, or an announcement that finds the name taken; the process exits with 3
     and announces nothing more, for the status is the other one's.
     """
+
+
+class Dismissed(Exception):
+    """Whoever watches over the process wants it to end, as SIGTERM would have it. A heartbeat raises it."""
 
 
 class Lifecycle(Protocol):
@@ -277,6 +283,10 @@ class Daemon:
             await within(ANNOUNCE_TIMEOUT_S, announcement())
         except Refused as error:
             self._fail(name, error)
+        except Dismissed:
+            if not self._ending.is_set():
+                log.info("asked to end")
+            self._end()
         except Exception as error:
             log.warning("not announced", announcement=name, cause=_described(error))
 

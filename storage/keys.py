@@ -163,6 +163,11 @@ def server_lease(server_id: str) -> str:
     return f"SERVER_ID:{server_id}:lease"
 
 
+def server_dismissal(server_id: str) -> str:
+    """String with expiry: the process of this server id that an operator has asked to end."""
+    return f"SERVER_ID:{server_id}:drain"
+
+
 def node_queue(server_id: str) -> str:
     """The queue id of a socket node's own queue of replies and events."""
     return f"{server_id}{NODE_QUEUE_SUFFIX}"

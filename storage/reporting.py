@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from protocol.envelope import ServerStatus
 from runtime import __version__
-from runtime.daemon import Refused
+from runtime.daemon import Dismissed, Refused
 from runtime.metrics import LoopLag, network_status, resources
 from storage import keys
 from storage.queues.outbox import Outbox
@@ -79,10 +79,15 @@ class Reporter:
         await self._announce("server_error", "ERROR", cause)
 
     async def heartbeat(self) -> None:
-        """Renew the lease and report how the process fares. Raises Refused when another bears the id."""
+        """Renew the lease and report how the process fares.
+
+        Raises Refused when another bears the id, Dismissed when an operator has asked this one to end.
+        """
         if not await self._lease.renew():
             raise Refused(f"Another process has become {self._report.server_id}: this one must not go on.")
         await self._publish("server_heartbeat")
+        if await self._lease.is_dismissed():
+            raise Dismissed
 
     async def _announce(self, event: str, status_code: str, error: str = "") -> None:
         self._report = msgspec.structs.replace(self._report, status_code=status_code, error=error)

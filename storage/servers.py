@@ -66,6 +66,7 @@ class ServerLease:
     def __init__(self, redis: Redis, server_id: str, boot_id: str, ttl_s: float) -> None:
         self._redis = redis
         self._names = [keys.server_lease(server_id)]
+        self._dismissal = keys.server_dismissal(server_id)
         self._value = msgspec.json.encode(this_process(boot_id))
         self._ttl_ms = int(ttl_s * 1000)
 
@@ -86,6 +87,11 @@ class ServerLease:
     async def renew(self) -> bool:
         """Hold on to the lease. False when another process has it."""
         return bool(await self._call("server_renew", self._value, self._ttl_ms))
+
+    async def is_dismissed(self) -> bool:
+        """Whether an operator has asked this very process to end."""
+        with redis_away_is_store_away():
+            return bool(await self._redis.get(self._dismissal) == self._value)
 
     async def release(self) -> None:
         """Give the lease up, if it is still ours."""

@@ -1,7 +1,6 @@
 """`lobbyctl admission rate | pause | resume`: change how many are let in, and say what came of it."""
 
 import json
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from redis.asyncio import Redis
 
 from runtime.daemon import EXIT_ERROR
 from scripts.commands.admission_look import a_minute, in_words, wait_s
+from scripts.commands.asking import says_yes
 from scripts.commands.operators import operator
 from scripts.commands.system import with_redis
 from storage.admission import AdmissionSettings, Change, Settings
@@ -31,8 +31,7 @@ async def rate(
         wanted = now.configured_rate if total_rate is None else total_rate
         print(_projection(now, ledger, wanted), file=sys.stderr if as_json else sys.stdout)
         as_configured = ", as configured" if total_rate is None else ""
-        if not is_sure and not _says_yes(f"Let in {a_minute(wanted)}{as_configured}, all pods together?"):
-            print("Nothing was changed.", file=sys.stderr)
+        if not is_sure and not says_yes(f"Let in {a_minute(wanted)}{as_configured}, all pods together?"):
             return EXIT_ERROR
         change = await settings.set_rate(total_rate, operator())
         facts = {
@@ -83,22 +82,6 @@ def _projection(now: Settings, ledger: Mapping[str, float], total_rate: float) -
     if now.paused:
         lines.append("Admission is paused: the rate counts from `lobbyctl admission resume` on.")
     return "\n".join(lines)
-
-
-def _says_yes(question: str) -> bool:
-    """Ask; the end of the input and Ctrl-C are a no.
-
-    The loop's own handler would only note Ctrl-C, and the question go on.
-    """
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        print(question, "[y/N] ", end="", file=sys.stderr, flush=True)
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return False
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _print(change: Change, facts: Mapping[str, float | None], said: str, *, as_json: bool) -> None:

@@ -43,7 +43,8 @@ class Program:
     """What to run, and how to see that it is ready.
 
     `is_ready` is asked again and again while a life is young, and must not raise. `end_s` is how long its
-    end may take before it is killed.
+    end may take before it is killed. One that `may_leave` is not started again when it was ready and ended
+    well: somebody else has asked it to.
     """
 
     process_id: str
@@ -53,6 +54,7 @@ class Program:
     end_s: float
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     folder: Path | None = None
+    may_leave: bool = False
 
 
 class Failed(Exception):
@@ -71,6 +73,7 @@ class Observer(Protocol):
     def ready(self, child: "Child", again: bool) -> None: ...
     def died(self, child: "Child", end: str, words: Sequence[str], pause_s: float) -> None: ...
     def stopped(self, child: "Child", end: str | None) -> None: ...
+    def left(self, child: "Child") -> None: ...
 
 
 class Child:
@@ -103,7 +106,7 @@ class Child:
             os.kill(self.life.pid, signal.SIGKILL)
 
     async def run(self) -> None:
-        """Keep the program alive until `stop`. Raises Failed when it never becomes ready."""
+        """Keep the program alive until `stop` or until it leaves. Raises Failed when it is never ready."""
         pause_s, failures = FIRST_PAUSE_S, 0
         while True:
             try:
@@ -112,6 +115,9 @@ class Child:
             except OSError as error:
                 code, end = EXIT_ERROR, f"cannot be started: {error}"
             if self._stopping.is_set():
+                return
+            if self.program.may_leave and code == EXIT_CLEAN and self._ready_since_s is not None:
+                self._observer.left(self)
                 return
             words = last_words(self.program.log, self._log_start)
             if self._healthy_s() >= HEALTHY_S:

@@ -16,8 +16,9 @@ from scripts.commands.dead_letters import app as dead_letters
 from scripts.commands.group import app as group
 from scripts.commands.keys import app as keys
 from scripts.commands.matching import app as matching
-from scripts.commands.options import AsJson, DataDir, SystemConfig
+from scripts.commands.options import AsJson, DataDir, IsSure, SystemConfig
 from scripts.commands.policy import app as policy
+from scripts.commands.queue import app as queue
 from scripts.commands.ranking import app as ranking
 from scripts.commands.task import app as task
 from scripts.commands.user import app as user
@@ -30,7 +31,6 @@ app = typer.Typer(
     name="lobbyctl",
     help="Run lobbyd on this machine, and look at a lobbyd that runs.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -40,6 +40,7 @@ app.add_typer(group, name="group")
 app.add_typer(policy, name="policy")
 app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(keys, name="keys")
+app.add_typer(queue, name="queue")
 app.add_typer(ranking, name="ranking")
 app.add_typer(task, name="task")
 app.add_typer(user, name="user")
@@ -138,6 +139,32 @@ def scaling(
     from scripts.commands.scaling import show  # noqa: PLC0415
 
     run(show, data_dir, config, as_json=as_json)
+
+
+@app.command()
+def drain(
+    server_id: Annotated[str, typer.Argument(metavar="PROCESS", help="Such as SOCK001 or login-2.")],
+    yes: IsSure = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Have one process finish what it has accepted and end, wherever it runs.
+
+    It does what SIGTERM would make it do, with its next heartbeat.
+    Waits until it has ended, and says how it goes. Neither systemd nor
+    `lobbyctl up` starts it again. Ctrl-C ends the waiting, not the
+    draining.
+
+    Exits with 1 when there is no such process, when it is not alive,
+    when it does not end well, or when the answer is no.
+
+    Example: lobbyctl drain SOCK001 --yes
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.drain import drain  # noqa: PLC0415
+
+    run(drain, data_dir, config, server_id, is_sure=yes, as_json=as_json)
 
 
 @app.command()

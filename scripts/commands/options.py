@@ -12,3 +12,4 @@ SystemConfig = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Find the system by this file's redis.url.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+IsSure = Annotated[bool, typer.Option("--yes", help="Do not ask.")]

@@ -61,6 +61,7 @@ class Programs:
             is_ready,
             self._end_s,
             environment(os.environ, self._settings),
+            may_leave=True,
         )
 
     def node(self, number: int, host: str, port: int) -> Program:
@@ -78,7 +79,9 @@ class Programs:
             return True
 
         command = [*_python("socketd"), "--server-id", process_id, *self._config]
-        return Program(process_id, command, self._log(process_id), is_ready, self._end_s, variables)
+        return Program(
+            process_id, command, self._log(process_id), is_ready, self._end_s, variables, may_leave=True
+        )
 
     def _log(self, process_id: str) -> Path:
         return self._logs / f"{process_id}.log"

@@ -61,13 +61,17 @@ class Supervisor:
                 self._ending.discard(child)
 
     async def watch(self) -> None:
-        """Wait for ever; raises what ends the care for a child, which is nobody's intention."""
+        """Wait for ever; raises what ends the care for a child, unless it has left."""
         while True:
             tasks = [
                 task for group in self._groups for child, task in group.items() if child not in self._ending
             ]
-            await asyncio.wait(tasks, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            if tasks:
+                await asyncio.wait(tasks, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(LOOK_AGAIN_S)
             self._raise_failures()
+            self._forget_who_left()
 
     async def stop(self) -> bool:
         """End all groups, the last one first. Answers whether every process ended well."""
@@ -87,6 +91,12 @@ class Supervisor:
             for task in group.values():
                 if task.done():
                     task.result()
+
+    def _forget_who_left(self) -> None:
+        for group in self._groups:
+            left = [child for child, task in group.items() if task.done() and child not in self._ending]
+            for child in left:
+                del group[child]
 
     async def _all_ready(self) -> None:
         for child in self.children:

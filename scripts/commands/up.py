@@ -123,6 +123,12 @@ class System:
         """A process has ended as it was asked to; `end` says how, if not well."""
         self._screen.say(f"{child.process_id} {end or 'has stopped'}", "" if end is None else "bold red")
 
+    def left(self, child: Child) -> None:
+        """A process has ended as somebody else asked it to."""
+        self._programs.sockets.pop(child.process_id, None)
+        self._write_endpoints()
+        self._screen.say(f"{child.process_id} was drained and stays away", "bold")
+
     # The rest.
 
     def _settings(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runtime import logging
 from runtime.config import ConfigError
-from runtime.daemon import Daemon, Refused, Step, main
+from runtime.daemon import Daemon, Dismissed, Refused, Step, main
 
 
 class Sample:
@@ -50,6 +50,8 @@ class Sample:
         self.note("heartbeat")
         if self.fault == "name lost":
             raise Refused("another one is SAMPLE now")
+        if self.fault == "dismissed":
+            raise Dismissed
         await self._announce_badly()
 
     async def _announce_badly(self) -> None:

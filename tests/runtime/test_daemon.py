@@ -85,6 +85,13 @@ def test_a_whole_life(start: Start, number: signal.Signals) -> None:
     assert running.noted() == [*STARTED, "draining", "drain", "drained", *STOPPED]
 
 
+def test_who_is_dismissed_ends_as_at_a_signal(start: Start) -> None:
+    running = start("dismissed")
+    code, stderr = running.end()
+    assert (code, errors(stderr)) == (0, [])
+    assert running.noted() == [*STARTED, "draining", "drain", "drained", *STOPPED]
+
+
 def test_heartbeats_end_before_the_last_announcement(start: Start) -> None:
     running = start("drain hangs")
     running.wait_for("ready")
