@@ -1,5 +1,6 @@
 """Ticket ids are signed: one that lobbyd did not make is told from one that it did, without a look-up."""
 
+import itertools
 import re
 
 import msgspec
@@ -51,6 +52,7 @@ def test_no_character_can_be_changed(position: int) -> None:
         TICKET.partition(".")[0] + ".", TICKET + "." + TICKET.partition(".")[2], TICKET.upper(),
         TICKET.replace("tid_", "TID_"), "tid_ключ.подпись", "\x00",
     ],
+    ids=itertools.count(),
 )  # fmt: skip
 def test_what_was_not_made_here_is_refused(tid: str) -> None:
     assert not IDENTIFIERS.is_ticket(tid)
