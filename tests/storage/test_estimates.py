@@ -102,13 +102,17 @@ async def test_who_is_ready_waits_for_nothing(room: Room) -> None:
 async def test_places_that_no_shows_give_back_make_the_wait_shorter(room: Room) -> None:
     """Two of three never come: three times as many are let in as the rate says, and that is what is told."""
     line = Line(room, shows=3)
-    await line.grow(800)
-    for _ in range(150):
+    await line.grow(1000)
+    for _ in range(120):
         await line.step()
-    tid = (await room.look()).waiting[149]
+    waiting = (await room.look()).waiting
+    # How many are left depends on how long the steps took; there is somebody, and not at the head.
+    place = min(150, len(waiting))
+    assert place > 20
+    tid = waiting[place - 1]
     wait_s, _ = await line.told(tid)
     assert wait_s is not None
-    assert wait_s < 0.5 * 150 * 60 / RATE
+    assert wait_s < 0.5 * place * 60 / RATE
     while tid not in line.late_s:
         await line.step()
     assert line.late_s[tid] == pytest.approx(0, abs=0.15 * wait_s)

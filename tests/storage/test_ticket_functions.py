@@ -100,6 +100,9 @@ CALLS: dict[str, Ask] = {
     "leave": lambda scene, _, sessions: Whereabouts(cast(Wire, sessions._redis)).left(
         [("eve", scene.streamer.address)]
     ),
+    "where": lambda _, __, sessions: LIBRARY.call(
+        sessions._redis, "session_where", [keys.session("eve")]
+    ),
     "expel": lambda _, __, sessions: sessions.expel("eve"),
     "expel who waits": lambda _, __, sessions: sessions.expel("ada"),
     "revoke": lambda scene, _, sessions: sessions.revoke("eve", "one", scene.room.record()),

@@ -52,7 +52,7 @@ KEYS = re.compile(
     | (usernames|emails|server_ids|queue_ids|status_queue|event_bus)
     | (queue_meta|queue_stats):[A-Za-z0-9_:-]+
     | [a-z]+_queue:[a-z_]+ | [A-Za-z0-9-]+_Q | SERVER_ID:[A-Za-z0-9-]+:(status|lease)
-    | queue:[a-z:]+ | iam:(audit|policies|policy|groups):[A-Za-z0-9_:]+
+    | queue:[a-z:]+ | iam:(audit|policies|policy|groups):[A-Za-z0-9_:-]+
     """,
     re.VERBOSE,
 )
