@@ -250,7 +250,7 @@ class StatusSettings(Section, frozen=True):
 
 
 class MonitoringSettings(Section, frozen=True):
-    """What operators are warned of, and how (section 6.4 of the seed)."""
+    """What operators are warned of, and how."""
 
     every_s: Annotated[Duration, "Time between two samples of the whole system."] = 5.0
     priorities_every_s: Annotated[Duration, "Time between two looks at how much each queue gets."] = 30.0
@@ -275,7 +275,7 @@ class MetricsSettings(Section, frozen=True):
 
 
 class ScalingSettings(Section, frozen=True):
-    """How many workers of a kind there should be (section 6.3 of the seed)."""
+    """How many workers of a kind there should be."""
 
     every_s: Annotated[Duration, "Time between two looks at the load."] = 10.0
     least: Annotated[Count, "Workers of a kind at least."] = 1

@@ -70,7 +70,7 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
         list[str] | None, typer.Option(metavar="KIND=N", help="Workers of a kind, such as login=3.")
     ] = None,
     autoscale: Annotated[
-        bool, typer.Option("--autoscale", help="Start and end workers by the load; see [scaling].")
+        bool, typer.Option("--autoscale", help="Start and end workers by the load; see `lobbyctl scaling`.")
     ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: Annotated[

@@ -15,6 +15,7 @@ from runtime.settings import RankingSettings
 from scripts.commands.operators import operator
 from scripts.commands.plan import CONFIG_FILE
 from scripts.commands.system import Stores, with_stores
+from storage.accounts import AccountNotFound, Accounts
 from storage.audit import ALLOWED, NO_POLICY, Audit, Entry
 from storage.boards import Board, Boards
 from storage.past_boards import PastBoards
@@ -49,7 +50,7 @@ class Telling:
 async def rebuild(data_dir: Path, config_file: Path | None, *, as_json: bool) -> int:
     """Make the boards again. Answers the exit code."""
 
-    async def work(truth: Truth, _: Wire) -> None:
+    async def work(truth: Truth, _: Stores) -> None:
         start_s = time.monotonic()
         rows = await truth.rebuild(Telling("rows"))
         took_s = round(time.monotonic() - start_s, 1)
@@ -62,11 +63,11 @@ async def rebuild(data_dir: Path, config_file: Path | None, *, as_json: bool) ->
 async def verify(data_dir: Path, config_file: Path | None, *, is_to_repair: bool, as_json: bool) -> int:
     """Say where boards and SQL differ. Answers the exit code, an error where they do."""
 
-    async def work(truth: Truth, wire: Wire) -> int | None:
+    async def work(truth: Truth, stores: Stores) -> int | None:
         differences = await truth.verify(Telling("periods"))
         repaired = await truth.repair(differences) if is_to_repair else 0
         if repaired:
-            await _audit(wire, "ranking:repair", f"{repaired} places", "")
+            await _audit(stores.wire, "ranking:repair", f"{repaired} places", "")
         if as_json:
             found = {"differences": [_as_json(each) for each in differences], "repaired": repaired}
             print(json.dumps(found))
@@ -80,11 +81,12 @@ async def verify(data_dir: Path, config_file: Path | None, *, is_to_repair: bool
 async def remove(data_dir: Path, config_file: Path | None, user: str, reason: str, *, as_json: bool) -> int:
     """Take a player off every board. Answers the exit code."""
 
-    async def work(truth: Truth, wire: Wire) -> None:
+    async def work(truth: Truth, stores: Stores) -> None:
         user_id = fold(user)
+        await Accounts(stores.database, stores.wire).find(user_id)
         is_new = await truth.remove(user_id, operator(), reason)
         if is_new:
-            await _audit(wire, "ranking:remove", f"user:{user_id}", reason)
+            await _audit(stores.wire, "ranking:remove", f"user:{user_id}", reason)
         said = f"{user_id} is off every board" + (
             "; `lobbyctl ranking restore` brings all back." if is_new else " already."
         )
@@ -96,11 +98,11 @@ async def remove(data_dir: Path, config_file: Path | None, user: str, reason: st
 async def restore(data_dir: Path, config_file: Path | None, user: str, *, as_json: bool) -> int:
     """Put a removed player back. Answers the exit code."""
 
-    async def work(truth: Truth, wire: Wire) -> None:
+    async def work(truth: Truth, stores: Stores) -> None:
         user_id = fold(user)
         was_removed = await truth.restore(user_id)
         if was_removed:
-            await _audit(wire, "ranking:restore", f"user:{user_id}", "")
+            await _audit(stores.wire, "ranking:restore", f"user:{user_id}", "")
         said = f"{user_id} is back on the boards." if was_removed else f"{user_id} is not removed."
         print(json.dumps({"userId": user_id, "changed": was_removed}) if as_json else said)
 
@@ -136,7 +138,7 @@ async def freeze(data_dir: Path, config_file: Path | None, period: str, *, as_js
 
 
 async def _with_truth(
-    data_dir: Path, config_file: Path | None, work: Callable[[Truth, Wire], Awaitable[int | None]]
+    data_dir: Path, config_file: Path | None, work: Callable[[Truth, Stores], Awaitable[int | None]]
 ) -> int:
     settings = _settings(config_file)
     calendar = _calendar(settings)
@@ -147,7 +149,11 @@ async def _with_truth(
         truth = Truth(
             boards, Scores(database), PastBoards(database), Removals(database), calendar, settings.keep_past_s
         )
-        return await work(truth, stores.wire)
+        try:
+            return await work(truth, stores)
+        except AccountNotFound as error:
+            print(f"There is no user {error}.", file=sys.stderr)
+            return EXIT_ERROR
 
     return await with_stores(data_dir, config_file, with_truth)
 

@@ -36,6 +36,8 @@ async def show_list(
         if as_json:
             print(json.dumps({"tasks": found}, ensure_ascii=False))
             return
+        if not found:
+            print("There are no tasks." if status is None else f"No task is {status}.")
         for each in found:
             print(f"{each['taskId']}  {each['createdAt']}  {each['status']:<10}  {each.get('error', '')}")
 

@@ -1,5 +1,6 @@
 """Dead letters: entries of queues that were given up on, for people to look at, try again or drop."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from storage import keys
 from storage.errors import redis_away_is_store_away
 from storage.queues.entry import refusal
 from storage.queues.server import LIBRARY
+
+ENTRY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
+"""Anything else Redis refuses, or takes for more than one entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class DeadLetters:
 
     async def get(self, queue_id: str, letter_id: str) -> Letter | None:
         """One of a queue's; None where there is none of this id."""
+        if not ENTRY_ID.fullmatch(letter_id):
+            return None
         with redis_away_is_store_away():
             rows: Any = await self._redis.xrange(keys.dead_letters(queue_id), letter_id, letter_id)
         return _letter(queue_id, *rows[0]) if rows else None

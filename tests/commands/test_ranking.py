@@ -113,6 +113,11 @@ def test_who_cheated_is_taken_off_and_put_back_and_both_are_audited(running: Run
     ]
 
 
+def test_who_is_not_there_is_not_taken_off(running: Running) -> None:
+    done = running_command(running, "remove", "eev")
+    assert (done.returncode, done.stderr) == (1, "There is no user eev.\n")
+
+
 def test_only_what_is_over_is_frozen(running: Running) -> None:
     assert ranking(running, "freeze") == {"frozen": []}
     found = ranking(running, "freeze", "202001")["frozen"]

@@ -21,6 +21,9 @@ async def test_a_dead_letter_is_tried_again_once(peer: Peer) -> None:
     (letter,) = await letters.of("jobs", 10)
     assert (letter.message, letter.cause, letter.task_id) == (b"job", "CRASHED", None)
     assert await letters.get("jobs", letter.id) == letter
+    assert [
+        await letters.get("jobs", text) for text in ("x", "-", letter.id.partition("-")[0], "9" * 30)
+    ] == [None] * 4
 
     assert await letters.requeue("jobs", letter.id)
 
