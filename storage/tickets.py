@@ -121,7 +121,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A position that is to be told; `reason` says why it is worse than the one told before.
+    """A position that is to be told; `reason` says why it is worse than the best one told so far.
 
     `wait_s` is how long it is expected to take and `p90_s` the time within which nine of ten are let in,
     both None while nobody can say.

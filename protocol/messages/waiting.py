@@ -81,7 +81,8 @@ class QueueUpdate(Message, frozen=True):
     somebody has come in, and while nobody is let in. Nine of ten are let in within `estimatedWaitP90Sec`.
 
     A position is the most admissions that it can take while nobody of a higher tier comes. It gets worse only
-    when one does, and then `reason` says so: `HIGHER_TIER`.
+    when one does, and then `reason` says so: `HIGHER_TIER`, in every update until the position is as good as
+    the best one told before.
 
     Before an opening there is `opensAt`: whoever is there by then stands in an order that is drawn at random
     within the tier, before all who come later. Until then no place is given out: `position` is the last of

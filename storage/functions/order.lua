@@ -83,12 +83,21 @@ local function higher_arrivals(stats, band)
   return count
 end
 
--- What to tell of a position to whoever was told one before (0 for none), and why it is worse. Only a higher tier makes
--- it so: a bound that got looser by rounding, or by one who is back at a place of before, is kept from the player.
+-- What to tell of a position to whoever was told one before (0 for none). Only a higher tier makes it worse: a bound
+-- that got looser by rounding, or by one who is back at a place of before, is kept from the player.
 local function to_tell(position, told, higher, told_higher)
-  if told == 0 or position <= told then return position, '' end
-  if higher > told_higher then return position, 'HIGHER_TIER' end
-  return told, ''
+  if told == 0 or position <= told or higher > told_higher then return position end
+  return told
+end
+
+-- The best position told so far (0 for none), one that is told now included. Whatever of it got lost on the way, what
+-- a player knows is no better, so a position that is behind it has to say why.
+local function best_told(best, told)
+  return (told == 0 or best == 0) and told or math.min(best, told)
+end
+
+local function why_worse(position, best)
+  return best > 0 and position > best and 'HIGHER_TIER' or ''
 end
 
 -- The tickets of a band from the head of the line on, read a page at a time.

@@ -52,26 +52,27 @@ end
 local function look(tid, prefixes)
   local ticket = prefixes[1] .. tid
   local was = redis.call('HMGET', ticket, 'uid', 'owner', 'streaming', 'lastSeen', 'issuedAt', 'position', 'toldAt',
-    'higher', 'order', 'estimatedAt', 'due', 'drawn')
+    'higher', 'order', 'estimatedAt', 'due', 'drawn', 'best')
   return {
     tid = tid, ticket = ticket, clients = prefixes[2] .. tid, holder = prefixes[3] .. (was[1] or '') .. prefixes[4],
     owner = was[3] == '1' and was[2] or '', left = was[3] == 'left', seen = tonumber(was[4] or 0),
     issued = tonumber(was[5] or 0), position = tonumber(was[6] or 0), told = tonumber(was[7] or 0),
     higher = tonumber(was[8] or 0), order = was[9],
-    estimated_at = was[10], due = was[11], drawn = was[12] == '1',
+    estimated_at = was[10], due = was[11], drawn = was[12] == '1', best = tonumber(was[13] or was[6] or 0),
   }
 end
 
 -- The position to tell a ticket's player: from 1 while waiting, else 0. Beside it, how many of higher tiers came so
--- far, and the position to compare later ones with.
+-- far, and the position and the best one to compare later ones with.
 local function place(waiting, stats, tid, ticket, factor, opens_at)
   local score = redis.call('ZSCORE', waiting, tid)
-  if not score then return 0, 0, 0 end
-  local was, higher = redis.call('HMGET', ticket, 'position', 'higher'), higher_arrivals(stats, band_of(score))
-  if opens_at then return last_place(waiting, score), higher, 0 end
+  if not score then return 0, 0, 0, 0 end
+  local was = redis.call('HMGET', ticket, 'position', 'higher', 'best')
+  local higher = higher_arrivals(stats, band_of(score))
+  if opens_at then return last_place(waiting, score), higher, 0, 0 end
   local position = position_of(counting(waiting), tonumber(score), redis.call('ZRANK', waiting, tid), factor)
   position = to_tell(position, tonumber(was[1] or 0), higher, tonumber(was[2] or 0))
-  return position, higher, position
+  return position, higher, position, best_told(tonumber(was[3] or was[1] or 0), position)
 end
 
 local function ids(tickets)
@@ -122,12 +123,13 @@ local function issue(keys, args)
     if usable(was[1], keys[1], held) then
       local is_late, kicked = sent < tonumber(was[3]), was[2] ~= owner and was[2] or ''
       if not is_late then come_back(keys[7], keys[2], held, ticket) end
-      local position, higher, told = place(keys[2], keys[3], held, ticket, tonumber(args[13]), seen.opens_at)
+      local position, higher, told, best = place(keys[2], keys[3], held, ticket, tonumber(args[13]), seen.opens_at)
       if is_late then
         kicked = was[2] ~= owner and owner or ''
       else
         redis.call('HSET', ticket, 'clientId', client, 'owner', owner, 'ownedAt', args[5], 'streaming', 0,
-          'lastSeen', now, 'family', args[8], 'risk', args[14], 'position', told, 'higher', higher)
+          'lastSeen', now, 'family', args[8], 'risk', args[14], 'position', told, 'higher', higher,
+          'best', best)
         redis.call('SREM', clients, was[4])
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
@@ -142,10 +144,10 @@ local function issue(keys, args)
   redis.call('HINCRBY', keys[3], 'issued', 1)
   redis.call('HINCRBY', keys[3], 'arrived' .. TIERS[band + 1], 1)
   redis.call('ZADD', keys[2], whole(band * BAND + arrival), tid)
-  local position, higher, told = place(keys[2], keys[3], tid, keys[5], tonumber(args[13]), seen.opens_at)
+  local position, higher, told, best = place(keys[2], keys[3], tid, keys[5], tonumber(args[13]), seen.opens_at)
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
     'position', told, 'tier', TIERS[band + 1], 'higher', higher, 'owner', owner, 'ownedAt', args[5],
-    'streaming', 0, 'family', args[8], 'risk', args[14])
+    'streaming', 0, 'family', args[8], 'risk', args[14], 'best', best)
   if seen.opens_at then redis.call('HSET', keys[5], 'drawn', 1) end
   local wait = wait_ms(seen, position)
   keep_told(keys[5], nil, seen, wait, now)
@@ -169,12 +171,12 @@ local function stream(keys, args)
   local now = now_ms()
   local seen = forecast(keys[7], keys[6], keys[5], now)
   come_back(keys[4], keys[2], args[1], keys[1])
-  local position, higher, told = place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]), seen.opens_at)
+  local position, higher, told, best = place(keys[2], keys[5], args[1], keys[1], tonumber(args[8]), seen.opens_at)
   local wait = wait_ms(seen, position)
   -- Who asks again gets the same answer, since the worker that was to kick the other out may have died.
   local kicked = was[3] == args[3] and (was[6] or '') or was[3]
   redis.call('HSET', keys[1], 'owner', args[3], 'ownedAt', args[4], 'streaming', 1, 'lastSeen', now,
-    'position', told, 'higher', higher, 'toldAt', now, 'displaced', kicked)
+    'position', told, 'higher', higher, 'best', best, 'toldAt', now, 'displaced', kicked)
   if position > 0 then keep_told(keys[1], was[7], seen, wait, now) end
   redis.call('PEXPIRE', holder, args[5], 'GT')
   local deadline = redis.call('ZSCORE', keys[3], args[1])
@@ -209,9 +211,9 @@ end
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
 -- KEYS: waiting, stats, bucket, config. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which
 -- an unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, wait factor.
--- Answers total, {{owner, position, why it is worse than before or '', ms to wait or -1, the same for nine of ten}...},
--- {{tid, owner or '', reason}..., expired}, ms of an opening to come or 0. Before the opening only those are told whom
--- it is time to tell again.
+-- Answers total, {{owner, position, why it is worse than the best one told or '', ms to wait or -1, the same for nine
+-- of ten}...}, {{tid, owner or '', reason}..., expired}, ms of an opening to come or 0. Before the opening only those
+-- are told whom it is time to tell again.
 local function survey(keys, args)
   local now, telling, updates, abandoned, prefixes = now_ms(), {}, {}, {}, {unpack(args, 7, 10)}
   local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
@@ -231,19 +233,20 @@ local function survey(keys, args)
       if seen.opens_at then
         position = last_place(keys[1], score)
       else
-        position, reason = to_tell(position, each.position, now_higher, each.higher)
-        if each.drawn then reason = 'DRAWN' end
+        position = to_tell(position, each.position, now_higher, each.higher)
+        reason = each.drawn and 'DRAWN' or why_worse(position, each.best)
         told = position
       end
       if each.position ~= told or since >= again then
-        each.position, each.higher, each.wait, each.wait90 = told, now_higher, wait_ms(seen, position)
+        each.position, each.higher, each.best = told, now_higher, best_told(each.best, told)
+        each.wait, each.wait90 = wait_ms(seen, position)
         telling[#telling + 1] = each
         updates[#updates + 1] = {each.owner, position, reason, each.wait, each.wait90}
       end
     end
   end
   for _, each in ipairs(telling) do
-    redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', at, 'higher', each.higher)
+    redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', at, 'higher', each.higher, 'best', each.best)
     if each.drawn and not seen.opens_at then redis.call('HDEL', each.ticket, 'drawn') end
     keep_told(each.ticket, each.estimated_at, seen, each.wait, now)
   end

@@ -62,12 +62,14 @@ class Order:
 
     @staticmethod
     def _check_places(was: Seen, now: Seen) -> None:
-        """A place gets worse by arrivals of higher tiers alone."""
+        """A place gets worse by arrivals of higher tiers alone, and the best one stays known."""
         for tid, fields in was.tickets.items():
             after = now.tickets.get(tid, fields)
             told, tells = int(fields["position"]), int(after["position"])
             if fields["status"] == after["status"] == "PENDING" and 0 < told < tells:
                 assert int(after["higher"]) > int(fields["higher"])
+            if fields["status"] == after["status"] == "PENDING" and told and tells:
+                assert int(after["best"]) == min(int(fields["best"]), tells)
 
     def _count(self, was: Seen, now: Seen) -> None:
         """Note who came before whom, and how many have been admitted meanwhile."""

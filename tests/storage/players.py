@@ -141,6 +141,7 @@ class Players(RuleBasedStateMachine):
         assert now.tickets[tid] == was | told | {
             "owner": str(connection), "ownedAt": str(asker.sent_ms), "streaming": "1", "displaced": kicked,
             "position": str(got.position), "higher": now.tickets[tid]["higher"],
+            "best": now.tickets[tid]["best"],
             "lastSeen": now.tickets[tid]["lastSeen"], "toldAt": now.tickets[tid]["lastSeen"],
         }  # fmt: skip
         assert now.now_ms - int(now.tickets[tid]["lastSeen"]) <= STALL_MS

@@ -109,7 +109,8 @@ class TicketMachine(Players):
         was = self._was.tickets[tid]
         since_ms, told = self._run(self._room.now_ms()) - int(was["toldAt"]), int(was["position"])
         is_time = everyone or since_ms >= (1900 if told != update.position else 7000)
-        return is_time and update.reason == ("HIGHER_TIER" if 0 < told < update.position else None)
+        is_worse = 0 < int(was["best"]) < update.position
+        return is_time and update.reason == ("HIGHER_TIER" if is_worse else None)
 
     @precondition(lambda self: self._known)
     @rule(chosen=st.sets(picks, max_size=4), right=st.booleans())

@@ -114,6 +114,40 @@ async def test_a_worse_place_says_why(redis_url: str) -> None:
     await room.close()
 
 
+async def test_a_reason_that_got_lost_is_told_again(redis_url: str) -> None:
+    """Whoever writes a place down can die before telling it, and nobody knows."""
+    room = Room(redis_url, factor=10.0)
+    await room.open()
+
+    async def told(connection_id: int = 2) -> tuple[int, str | None]:
+        updates = (await room.tickets.survey(0, 10, 0.0, 0.0)).updates
+        (update,) = (each for each in updates if each.owner.connection_id == connection_id)
+        return update.position, update.reason
+
+    await room.arrive(Tier.NORMAL)
+    name, _ = await room.arrive(Tier.NORMAL)
+    await room.arrive(Tier.VIP)
+    await room.arrive(Tier.VIP)
+    await room.tickets.survey(0, 10, 0.0, 60.0)  # its worker dies
+    assert await told() == (4, "HIGHER_TIER")
+    await room.admit(1)
+    assert await told() == (3, "HIGHER_TIER"), "better than before, but maybe nobody heard of that"
+
+    await room.arrive(Tier.VIP)
+    elsewhere = Asker(Address("SOCK002", 20), 20)
+    assert (await room.tickets.stream(name, "client-2", elsewhere)).position == 4
+    assert await told(20) == (4, "HIGHER_TIER"), "the answer has no room for a reason"
+    place = await room.tickets.issue(
+        (name, "client-20"), name, elsewhere, "", 1_000_000, Record("again", 60.0), Tier.NORMAL
+    )
+    await room.tickets.stream(name, place.client_id, elsewhere)
+    assert await told(20) == (4, "HIGHER_TIER")
+
+    await room.admit(2)
+    assert await told(20) == (2, None)
+    await room.close()
+
+
 steps = st.lists(st.one_of(st.sampled_from(list(Tier)), st.integers(1, 4)), min_size=10, max_size=60)
 
 
