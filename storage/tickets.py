@@ -294,14 +294,14 @@ class Tickets:
         found = await self._call("ticket_untold", names, int(since_s * 1000), most, keys.TICKET_PREFIX)
         return [Admitted(tid.decode(), address_of(owner), left_ms / 1000) for tid, owner, left_ms in found]
 
-    async def survey(self, first: int, count: int, least_s: float, again_s: float) -> Survey:
-        """Walk `count` places from the `first` (0 is next), expiring the abandoned.
+    async def survey(self, first: int | None, count: int, least_s: float, again_s: float) -> Survey:
+        """Walk `count` places from the `first` (0 is next, None goes on), expiring the abandoned.
 
         A place is told when it changed, at most every `least_s` seconds, and after `again_s` in any case.
         """
         names = [keys.PORTAL_WAITING, keys.PORTAL_STATS, keys.PORTAL_BUCKET, keys.PORTAL_CONFIG]
         total, updates, expired, opens_at = await self._call(
-            "ticket_survey", names, first, count, self._ttl_ms,
+            "ticket_survey", names, "" if first is None else first, count, self._ttl_ms,
             int(least_s * 1000), int(again_s * 1000), self._ttl_ms, *PREFIXES, self._factor,
         )  # fmt: skip
         told = [

@@ -208,19 +208,35 @@ local function cancel(keys, args)
   return record(keys[4], args[4], {'ok'})
 end
 
+-- What a walk comes to: tids and scores by turns, and the first one's rank. With '' for it, it is where the last such
+-- walk ended, by score, since ranks change under way: so nobody is passed by. Beside them, the score to go on from.
+local function walked_from(waiting, stats, first, count)
+  if first ~= '' then
+    return redis.call('ZRANGE', waiting, first, first + count - 1, 'WITHSCORES'), tonumber(first)
+  end
+  local from = redis.call('HGET', stats, 'surveyed') or 0
+  local walked = redis.call('ZRANGEBYSCORE', waiting, from, '+inf', 'WITHSCORES', 'LIMIT', 0, count + 1)
+  local after = '0'
+  if #walked > 2 * count then
+    after = whole(table.remove(walked))
+    table.remove(walked)
+  end
+  return walked, walked[1] and redis.call('ZRANK', waiting, walked[1]) or 0, after
+end
+
 -- Walks a part of the waiting room: expires the abandoned, and finds who is to be told their place.
--- KEYS: waiting, stats, bucket, config. ARGV: first rank, count, ttl ms, least ms between two updates, ms after which
+-- KEYS: waiting, stats, bucket, config. ARGV: first rank or '' to go on, count, ttl ms, least ms between two updates, ms after which
 -- an unchanged place is told again, keep ms, ticket prefix, clients prefix, user's ticket prefix, suffix, wait factor.
 -- Answers total, {{owner, position, why it is worse than the best one told or '', ms to wait or -1, the same for nine
 -- of ten}...}, {{tid, owner or '', reason}..., expired}, ms of an opening to come or 0. Before the opening only those
 -- are told whom it is time to tell again.
 local function survey(keys, args)
   local now, telling, updates, abandoned, prefixes = now_ms(), {}, {}, {}, {unpack(args, 7, 10)}
-  local first, ttl, least, again = tonumber(args[1]), tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
+  local ttl, least, again = tonumber(args[3]), tonumber(args[4]), tonumber(args[5])
   local mixed, higher, seen = is_mixed(keys[1]), {}, forecast(keys[4], keys[3], keys[2], now)
   for band = 0, #TIERS - 1 do higher[band] = higher_arrivals(keys[2], band) end
   local counts, factor, at = counting(keys[1]), tonumber(args[11]), whole(now)
-  local walked = redis.call('ZRANGE', keys[1], first, first + args[2] - 1, 'WITHSCORES')
+  local walked, first, after = walked_from(keys[1], keys[2], args[1], tonumber(args[2]))
   for i = 1, #walked, 2 do
     local each, score, rank = look(walked[i], prefixes), tonumber(walked[i + 1]), first + (i - 1) / 2
     local since = now - each.told
@@ -245,6 +261,7 @@ local function survey(keys, args)
       end
     end
   end
+  if after then redis.call('HSET', keys[2], 'surveyed', after) end
   for _, each in ipairs(telling) do
     redis.call('HSET', each.ticket, 'position', each.position, 'toldAt', at, 'higher', each.higher, 'best', each.best)
     if each.drawn and not seen.opens_at then redis.call('HDEL', each.ticket, 'drawn') end

@@ -44,6 +44,7 @@ for i, by in ipairs({ms * 1000, ms, ms, ms}) do
   end
 end
 back(KEYS[5], 'lastArrival', ms * 1000)
+back(KEYS[5], 'surveyed', ms * 1000)
 back(KEYS[6], 'at', ms)
 back(KEYS[6], 'rateAt', ms)
 local window = redis.call('LRANGE', KEYS[7], 0, -1)
@@ -199,6 +200,11 @@ class Room:
         await self.pass_time(10.1)
         assert await self.admit_ids() == [ticket.tid]
         return await self.finalize(ticket, user_id, asker, **tokens)
+
+    async def first_to_walk(self) -> int:
+        """The rank at which a walk goes on."""
+        score = await self.redis.hget(keys.PORTAL_STATS, "surveyed")
+        return await self.redis.zcount(keys.PORTAL_WAITING, "-inf", f"({int(score or 0)}")
 
     async def now_ms(self) -> int:
         """The server's clock."""

@@ -83,13 +83,17 @@ class TicketMachine(Players):
         if len(outcome.admitted) < permitted:
             assert offered == min(most, len(before.waiting))
 
-    @rule(first=st.integers(0, 3), count=st.sampled_from([1, 2, MANY]), everyone=st.booleans())
-    def survey(self, first: int, count: int, everyone: bool) -> None:
+    @rule(first=st.integers(0, 3) | st.none(), count=st.sampled_from([1, 2, MANY]), everyone=st.booleans())
+    def survey(self, first: int | None, count: int, everyone: bool) -> None:
         self._survey(first, count, everyone=everyone)
 
-    def _survey(self, first: int, count: int, *, everyone: bool) -> None:
+    def _survey(self, first: int | None, count: int, *, everyone: bool) -> None:
         before, after_s = self._was, (0.0, 0.0) if everyone else (1.9, 7.0)
-        found = self._run(self._room.tickets.survey(first, count, *after_s))
+        if first is None:
+            start, first = None, self._run(self._room.first_to_walk())
+        else:
+            start = first
+        found = self._run(self._room.tickets.survey(start, count, *after_s))
         walked = before.waiting[first : first + count]
         gone = [tid for tid in walked if before.abandoned(tid)]
         left = [tid for tid in before.waiting if tid not in gone]

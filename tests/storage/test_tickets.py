@@ -227,6 +227,34 @@ async def test_a_place_is_told_when_it_changed_or_long_ago_and_never_too_often(r
     assert await told(80) == [1, 2, 3]
 
 
+async def test_a_walk_that_goes_on_meets_everybody_in_each_round_however_fast_they_move(room: Room) -> None:
+    crowd = ids(await room.crowd(60, streaming=True))
+    owners = {fields["owner"]: tid for tid, fields in (await room.look()).tickets.items()}
+    met_at = dict.fromkeys(crowd, 0)
+    for step in range(1, 25):
+        walk = await room.tickets.survey(None, 4, 0, 0)
+        for update in walk.updates:
+            met_at[owners[str(update.owner)]] = step
+        waiting = (await room.look()).waiting
+        assert [update.position for update in walk.updates] == [
+            waiting.index(owners[str(update.owner)]) + 1 for update in walk.updates
+        ]
+        assert max(step - met_at[tid] for tid in waiting) < 15, "of 60 are 4 met with each step"
+        await room.admit(2)
+
+
+async def test_a_walk_begins_anew_at_the_head_when_it_has_come_to_the_end(room: Room) -> None:
+    async def told(count: int) -> list[int]:
+        return positions(await room.tickets.survey(None, count, 0, 0))
+
+    assert await told(2) == []
+    await room.crowd(5, streaming=True)
+    assert [await told(2) for _ in range(4)] == [[1, 2], [3, 4], [5], [1, 2]]
+    assert await told(3) == [3, 4, 5]
+    await room.redis.delete(keys.PORTAL_WAITING)
+    assert [await told(1), await told(1)] == [[], []]
+
+
 async def test_who_was_not_told_is_found_until_the_ticket_is_over(room: Room) -> None:
     told, taken, cancelled, spent, waits = await room.crowd(5, streaming=True)
     quiet = await room.login("quiet")

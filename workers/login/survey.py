@@ -29,8 +29,8 @@ NEWS_S = 12.0
 """Who waits hears something after this time, if everything goes well: 3 s before the 15 that it may take."""
 
 FAR_PERIOD_S = 8.0
-"""The whole room is walked once in this time. From the back to the front: who moves up meanwhile is met later
-than one who stands, but never missed."""
+"""The whole room is walked once in this time, in the order of the line: whoever moves up meanwhile is met as
+early as one who stands, and nobody is missed."""
 
 NEAR_PERIOD_S = 2.0
 NEAR_WAIT_S = 60.0
@@ -88,7 +88,6 @@ class Survey:
         """The near places every NEAR_PERIOD_S, all of them once in FAR_PERIOD_S, while this worker leads."""
         clock = asyncio.get_running_loop().time
         walking: set[asyncio.Task[None]] = set()
-        first = 0
         near_s = due_s = clock()
         try:
             while True:
@@ -103,10 +102,9 @@ class Survey:
                 # What was missed is made good: a long room is walked in time on a busy machine, too.
                 due_s = max(due_s, clock() - 1.0)
                 while due_s <= clock() and len(walking) < STEPS_UNDER_WAY:
-                    first = max(0, min(first or self._waiting, self._waiting) - STEP_PLACES)
                     # Told again unless the next walk still is in time.
                     again_s = max(LEAST_S, NEWS_S - steps * step_s)
-                    walking.add(asyncio.create_task(self._walk(first, again_s)))
+                    walking.add(asyncio.create_task(self._walk(None, again_s)))
                     due_s += step_s
                 pause_s = max(0.0, min(due_s, near_s) - clock())
                 done, walking = await _first_done(walking, pause_s, STEPS_UNDER_WAY)
@@ -132,8 +130,8 @@ class Survey:
             rate = await self._settings.current()
         return rate
 
-    async def _walk(self, first: int, again_s: float) -> None:
-        """Walk one step: tell places that are new, or were told `again_s` ago."""
+    async def _walk(self, first: int | None, again_s: float) -> None:
+        """Walk one step, None is the next: tell places that are new, or were told `again_s` ago."""
         walk = await self._tickets.survey(first, STEP_PLACES, LEAST_S, again_s)
         self._waiting = walk.total_waiting
         self._tell(walk)
