@@ -144,7 +144,9 @@ def _queue_row(queue: Mapping[str, Any]) -> list[RenderableType]:
 
 def _admission(ledger: Mapping[str, float]) -> Text:
     text = ledger_line(ledger)
-    text.append(f"\n{ledger['totalRate']:,.0f} are admitted a minute; {latest_wait(ledger)}")
+    rate = ledger["totalRate"]
+    let_in = f"{rate:,.0f} are admitted a minute; {latest_wait(ledger)}"
+    text.append("\n" + (let_in if rate else "Nobody is admitted: `lobbyctl admission show` says why."))
     return text
 
 

@@ -152,6 +152,16 @@ def test_show_says_who_changed_what(desk: Desk) -> None:
     assert "`lobbyctl admission resume` lets in 90 players a minute" in said
     assert "set by an operator; configured are 1." in said
     assert f"Last changed by kim at {shown['setAt']}." in said
+    status = subprocess.run(
+        [LOBBYCTL, "status", "--data-dir", str(desk.running.data)],
+        cwd=desk.running.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=40,
+        check=False,
+    )
+    assert "Nobody is admitted: `lobbyctl admission show` says why." in status.stdout
 
 
 def test_each_change_is_audited(desk: Desk) -> None:
