@@ -77,13 +77,31 @@ async def requeue(
     """Have them worked on again. Answers the exit code."""
 
     async def again(redis: Redis, letter: Letter) -> bool:
-        if letter.task_id is None:
-            return await DeadLetters(redis).requeue(queue_id, letter.id)
-        tasks = Tasks(redis, QueueServer(redis), keep_s=KEPT_S)
-        task_type = queue_id.removeprefix(keys.TASK_QUEUE_PREFIX)
-        return await tasks.requeue(task_type, letter.id) is not None
+        return await _work_again(redis, queue_id, letter)
 
     return await _each(data_dir, config_file, (queue_id, letter_ids), ("requeue", again), as_json=as_json)
+
+
+async def requeue_all(redis: Redis, queue_id: str) -> int:
+    """Have a queue's dead letters worked on again, MOST_AT_ONCE of them at most. Answers how many.
+
+    Raises StoreAway, Busy and UnknownQueue.
+    """
+    done = 0
+    try:
+        for letter in await DeadLetters(redis).of(queue_id, MOST_AT_ONCE):
+            done += await _work_again(redis, queue_id, letter)
+    finally:
+        await _write_down(redis, "requeue", queue_id, done)
+    return done
+
+
+async def _work_again(redis: Redis, queue_id: str, letter: Letter) -> bool:
+    if letter.task_id is None:
+        return await DeadLetters(redis).requeue(queue_id, letter.id)
+    tasks = Tasks(redis, QueueServer(redis), keep_s=KEPT_S)
+    task_type = queue_id.removeprefix(keys.TASK_QUEUE_PREFIX)
+    return await tasks.requeue(task_type, letter.id) is not None
 
 
 async def drop(
@@ -129,13 +147,17 @@ async def _each(
         except (Busy, UnknownQueue) as error:
             print(error, file=sys.stderr)
             code = EXIT_ERROR
-        if done:
-            entry = Entry(operator(), f"dead-letters:{name}", queue_id, ALLOWED, "lobbyctl", f"{done}")
-            await Audit(redis).append([entry])
+        await _write_down(redis, name, queue_id, done)
         print(json.dumps({"done": done}) if as_json else f"{name}: {done} of {queue_id}.")
         return code
 
     return await with_redis(data_dir, config_file, work)
+
+
+async def _write_down(redis: Redis, name: str, queue_id: str, done: int) -> None:
+    if done:
+        entry = Entry(operator(), f"dead-letters:{name}", queue_id, ALLOWED, "lobbyctl", f"{done}")
+        await Audit(redis).append([entry])
 
 
 def _missing(queue_id: str, letter_id: str) -> int:

@@ -142,6 +142,47 @@ def scaling(
 
 
 @app.command()
+def top(data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> None:
+    """Watch a running system, and act: pause, rate, drain, requeue.
+
+    Each action asks first, and is a line in the audit log. Tab goes from
+    table to table, the keys are at the foot of the screen.
+
+    Exits with 1 when nothing runs, when its Redis cannot be reached, or
+    without a terminal: programs read `lobbyctl status --json`.
+
+    Example: lobbyctl top --config /etc/lobbyd/config.toml
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.top import top  # noqa: PLC0415
+
+    run(top, data_dir, config)
+
+
+@app.command()
+def doctor(
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Find what is wrong with an installation, and say what to do.
+
+    Looks at the stores, the clock, the master secret, the processes,
+    their ports, certificates and limits, and the queues. Changes
+    nothing.
+
+    Exits with 1 when something is wrong, 0 when nothing is, or only
+    will be.
+
+    Example: lobbyctl doctor --config /etc/lobbyd/config.toml
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.doctor import doctor  # noqa: PLC0415
+
+    run(doctor, data_dir, config, as_json=as_json)
+
+
+@app.command()
 def drain(
     server_id: Annotated[str, typer.Argument(metavar="PROCESS", help="Such as SOCK001 or login-2.")],
     yes: IsSure = False,
