@@ -160,6 +160,24 @@ def top(data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> No
 
 
 @app.command()
+def alerts(
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Show the alerts that are open, the oldest first.
+
+    Exits with 1 when nothing runs, or when its Redis cannot be reached.
+
+    Example: lobbyctl alerts --json
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.alerts import show  # noqa: PLC0415
+
+    run(show, data_dir, config, as_json=as_json)
+
+
+@app.command()
 def doctor(
     as_json: AsJson = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,

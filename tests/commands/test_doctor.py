@@ -8,7 +8,8 @@ import pytest
 from redis import Redis
 
 from storage import keys
-from tests.commands.running import CHEAP, UP, Running, lobbyctl
+from tests.certificates import Authority
+from tests.commands.running import UP, Running, lobbyctl
 
 pytestmark = pytest.mark.servers
 
@@ -28,14 +29,17 @@ def wrong(found: dict[str, dict[str, str]]) -> set[str]:
 
 
 def test_what_is_wrong_is_found_and_said_with_what_to_do(tmp_path: Path) -> None:
-    running = Running(tmp_path, "--no-demo", *CHEAP, "--nodes", "2")
+    files = Authority(tmp_path / "ca").issue("SOCK001", days=(-1, 20))
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'[socketd]\ntls_certificate = "{files.certificate}"\ntls_key = "{files.key}"\n')
+    running = Running(tmp_path, "--no-demo", "--port", "0", "--config", str(settings))
     try:
         running.wait_for(UP)
-        code, found = examined(running)
+        code, found = examined(running, "--config", str(settings))
         assert (code, wrong(found)) == (0, set()), found
-        assert {"redis", "redis persistence", "redis memory", "clock", "database", "secret", "queues"} <= set(
-            found
-        )
+        assert (found["port SOCK001"]["state"], "reload" in found["port SOCK001"]["do"]) == ("warning", True)
+        stores = {"redis", "redis persistence", "redis memory", "clock", "database", "secret"}
+        assert {*stores, "queues", "files"} <= set(found)
         assert {"processes status", "processes login", "processes socket", "port SOCK001"} <= set(found)
         said = lobbyctl("doctor", "--data-dir", str(running.data), folder=running.folder)
         assert "Nothing is wrong." in said.stdout

@@ -1,5 +1,7 @@
 """`lobbyctl top`, its keys pressed, on a system that is up."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -98,6 +100,10 @@ async def test_what_is_seen_and_done_on_a_running_system(desk: Running) -> None:
         await redis.xadd(keys.dead_letters("ranking_queue:normal"), letter)
         await until(pilot, lambda: "dead letters of ranking_queue:normal" in pane(pilot, "alerts"))
         assert queues.get_row("ranking_queue:normal")[-1] == "1"
+        told = await asyncio.to_thread(
+            lobbyctl, "alerts", "--json", "--data-dir", str(desk.data), folder=desk.folder
+        )
+        assert "dead:ranking_queue:normal" in {each["subject"] for each in json.loads(told.stdout)["alerts"]}
         await select(pilot, "queues", "ranking_queue:normal")
         await pilot.press("e")
         await answer(pilot, "y")
