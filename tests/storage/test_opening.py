@@ -142,7 +142,7 @@ async def test_an_opening_that_is_put_off_keeps_who_was_drawn_with_the_others(ro
     await open_in(room, 2 * HOUR_MS)
     await come(room, "bob", "zoe")
     assert await names_in_line(room) == ["bob", "eve", "zoe", "ada"]
-    await open_in(room, 1)
+    await open_in(room, 0)
     await room.pass_time(1)
     await room.admit(0)
     await open_in(room, HOUR_MS)
