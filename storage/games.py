@@ -43,7 +43,7 @@ class Finish:
 
 
 class AlreadyFinished(Exception):
-    """Another request has finished this session."""
+    """Another request has finished the game."""
 
 
 Rate = Callable[[Sequence[Skill | None], Sequence[int]], Sequence[Skill]]

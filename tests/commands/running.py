@@ -52,6 +52,12 @@ def lives(pid: int) -> bool:
         return False
 
 
+def as_from_a_terminal() -> None:
+    """Undo what nohup and a shell's background jobs hand down: signals that are ignored from the start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Running:
     """A `lobbyctl up` in a folder of its own, with its data in `data`."""
 
@@ -68,6 +74,7 @@ class Running:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                preexec_fn=as_from_a_terminal,  # noqa: PLW1509 - a test starts it before any thread
             )
         self._seen: set[int] = set()
 

@@ -47,4 +47,4 @@ def _check_results(session: Session, data: FinishGame) -> None:
         raise RequestError(INVALID_REQUEST, "`results` has a player twice")
     strangers = sorted(set(user_ids) - set(session.players))
     if strangers:
-        raise RequestError(INVALID_REQUEST, f"`results`: {', '.join(strangers)} did not play this session")
+        raise RequestError(INVALID_REQUEST, f"`results`: {', '.join(strangers)} did not play this game")
