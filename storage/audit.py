@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.errors import StoreAway, redis_away_is_store_away
 from storage.escaping import escaped
 from storage.functions import Library
+from storage.servers import hold
 from storage.tables import audit_logs
 from storage.wire import Executor
 
@@ -134,15 +135,7 @@ class Audit:
 
         A second one would do no harm, but the same work.
         """
-        ttl_ms = int(ttl_s * 1000)
-        with redis_away_is_store_away():
-            execute = self._redis.execute_command
-            if await execute("SET", keys.AUDIT_LEASE, boot_id, "NX", "PX", ttl_ms):
-                return True
-            if await execute("GET", keys.AUDIT_LEASE) != boot_id.encode():
-                return False
-            await execute("PEXPIRE", keys.AUDIT_LEASE, ttl_ms)
-        return True
+        return await hold(self._redis, keys.AUDIT_LEASE, boot_id, ttl_s)
 
 
 async def search(database: Database, wanted: Search, most: int) -> list[Row]:

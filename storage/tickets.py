@@ -15,6 +15,7 @@ from protocol.messages.waiting import TicketStatus
 from storage import keys
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
+from storage.servers import hold
 from storage.wire import Argument, Executor
 
 LIBRARY = Library(
@@ -335,13 +336,7 @@ class Tickets:
 
     async def lead_survey(self, boot_id: str, ttl_s: float) -> bool:
         """Whether this process is the one that walks the waiting room now; asking in time keeps it so."""
-        ttl_ms = int(ttl_s * 1000)
-        if await self._execute("SET", keys.PORTAL_SURVEY, boot_id, "NX", "PX", ttl_ms):
-            return True
-        if await self._execute("GET", keys.PORTAL_SURVEY) != boot_id.encode():
-            return False
-        await self._execute("PEXPIRE", keys.PORTAL_SURVEY, ttl_ms)
-        return True
+        return await hold(self._redis, keys.PORTAL_SURVEY, boot_id, ttl_s)
 
     async def ledger(self) -> dict[str, float]:
         """The admission ledger at one moment: issued = waiting + ready + consumed + cancelled + expired.

@@ -14,6 +14,7 @@ from protocol.queues import Lane
 from storage import keys
 from storage.database import Database
 from storage.errors import redis_away_is_store_away
+from storage.servers import hold
 from storage.tables import portal_tasks
 from storage.tasks.acceptance import Tasks
 from storage.tasks.task import LIBRARY, NewTask, TaskState, TaskStatus, state_of
@@ -36,14 +37,7 @@ class TaskArchive:
 
     async def lead(self, boot_id: str, ttl_s: float) -> bool:
         """Whether this process is the one that writes now; asking in time keeps it so."""
-        ttl_ms = int(ttl_s * 1000)
-        with redis_away_is_store_away():
-            if await self._redis.execute_command("SET", keys.PORTAL_ARCHIVE, boot_id, "NX", "PX", ttl_ms):
-                return True
-            if await self._redis.execute_command("GET", keys.PORTAL_ARCHIVE) != boot_id.encode():
-                return False
-            await self._redis.execute_command("PEXPIRE", keys.PORTAL_ARCHIVE, ttl_ms)
-        return True
+        return await hold(self._redis, keys.PORTAL_ARCHIVE, boot_id, ttl_s)
 
     async def save(self) -> int:
         """Write what changed first. Answers how many changes that were, 0 when all is written."""
