@@ -30,7 +30,10 @@ def _some(rate: str) -> str:
 
 @app.command("show")
 def show(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> None:
-    """Show how many are let in, who decided that, and how long players wait."""
+    """Show how many are let in, who decided that, and how long players wait.
+
+    Example: lobbyctl admission show --json
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import admission_look  # noqa: PLC0415
 
@@ -61,6 +64,8 @@ def rate(
     it back to configuration.
 
     Exits with 1 when the answer is no.
+
+    Example: lobbyctl admission rate 600 --yes
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import admission_change  # noqa: PLC0415
@@ -74,6 +79,8 @@ def pause(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config:
     """Let nobody in until `resume`.
 
     Everybody keeps their place; whose turn has come already may still come in.
+
+    Example: lobbyctl admission pause
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import admission_change  # noqa: PLC0415
@@ -85,7 +92,10 @@ def pause(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config:
 def resume(
     as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None
 ) -> None:
-    """Let players in again after a pause."""
+    """Let players in again after a pause.
+
+    Example: lobbyctl admission resume
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import admission_change  # noqa: PLC0415
 
@@ -99,7 +109,12 @@ def why(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Say where a player stands, and what they wait for."""
+    """Say where a player stands, and what they wait for.
+
+    Exits with 1 when there is no such user.
+
+    Example: lobbyctl admission why bora
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import admission_look  # noqa: PLC0415
 

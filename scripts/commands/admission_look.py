@@ -10,8 +10,10 @@ from redis.asyncio import Redis
 from rich.console import Console
 
 from protocol.messages.waiting import TicketStatus
+from runtime.daemon import EXIT_ERROR
 from scripts.commands.status import LEDGER_COLOURS, latest_wait, ledger_line
-from scripts.commands.system import with_redis
+from scripts.commands.system import Stores, with_redis, with_stores
+from scripts.commands.user_look import is_known
 from storage.admission import AdmissionSettings, Settings, Standing
 from storage.tickets import Tickets
 from storage.users import fold
@@ -40,9 +42,11 @@ async def why(data_dir: Path, config_file: Path | None, username: str, *, as_jso
     """Print where a player stands and what they wait for. Answers the exit code."""
     user_id = fold(username)
 
-    async def work(redis: Redis) -> None:
-        settings = AdmissionSettings(redis)
+    async def work(stores: Stores) -> int | None:
+        settings = AdmissionSettings(stores.redis)
         standing, now = await settings.standing(user_id), await settings.show()
+        if standing is None and not await is_known(stores, user_id):
+            return EXIT_ERROR
         if as_json:
             print(json.dumps(_explained(user_id, standing, now), ensure_ascii=False))
         elif standing is None:
@@ -52,8 +56,9 @@ async def why(data_dir: Path, config_file: Path | None, username: str, *, as_jso
             )
         else:
             print(*_explanation(user_id, standing, now), sep="\n")
+        return None
 
-    return await with_redis(data_dir, config_file, work)
+    return await with_stores(data_dir, config_file, work)
 
 
 def wait_s(ledger: Mapping[str, float], rate: float) -> int | None:

@@ -23,7 +23,10 @@ def tail(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Show the newest lines, the oldest of them first."""
+    """Show the newest lines, the oldest of them first.
+
+    Example: lobbyctl audit tail -n 50
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import audit_look  # noqa: PLC0415
 
@@ -47,6 +50,8 @@ def search(  # noqa: PLR0913, PLR0917 - an option is an argument
     """Search all that was ever written down; the newest N that fit, the oldest of them first.
 
     A text that ends in * is a beginning.
+
+    Example: lobbyctl audit search --who kim --action "admission:*" --since 2024-12-18
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import audit_look  # noqa: PLC0415

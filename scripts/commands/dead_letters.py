@@ -30,7 +30,10 @@ def show_list(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Show how many dead letters each queue has, or a queue's, the oldest first."""
+    """Show how many dead letters each queue has, or a queue's, the oldest first.
+
+    Example: lobbyctl dead-letters list ranking_queue:submit
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import dead_letters_work  # noqa: PLC0415
 
@@ -48,6 +51,8 @@ def show(
     """Show a dead letter: its cause, and what is in it.
 
     Exits with 1 when there is no such letter.
+
+    Example: lobbyctl dead-letters show ranking_queue:submit 1734480000000-0
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import dead_letters_work  # noqa: PLC0415
@@ -67,6 +72,8 @@ def requeue(
     """Have dead letters worked on again, as if they had just come.
 
     Exits with 1 when one of them is not there, or cannot be taken.
+
+    Example: lobbyctl dead-letters requeue ranking_queue:submit --all
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import dead_letters_work  # noqa: PLC0415
@@ -86,6 +93,8 @@ def drop(
     """Throw dead letters away, for good.
 
     Exits with 1 when one of them is not there.
+
+    Example: lobbyctl dead-letters drop ranking_queue:submit 1734480000000-0
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import dead_letters_work  # noqa: PLC0415

@@ -20,7 +20,10 @@ Users = Annotated[list[str], typer.Argument(metavar="USER...", help="Usernames."
 def list_all(
     as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None
 ) -> None:
-    """Show all groups, what they permit and how many belong to each."""
+    """Show all groups, what they permit and how many belong to each.
+
+    Example: lobbyctl group list --json
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import group_look  # noqa: PLC0415
 
@@ -34,7 +37,10 @@ def show(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Show one group, and the first 100 who belong to it."""
+    """Show one group, and the first 100 who belong to it.
+
+    Example: lobbyctl group show VIP_Users
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import group_look  # noqa: PLC0415
 
@@ -53,7 +59,10 @@ def put(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Make a group, or change one that there is: what is not given stays."""
+    """Make a group, or change one that there is: what is not given stays.
+
+    Example: lobbyctl group put testers --name Testers --permissions queue_priority
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import group_change  # noqa: PLC0415
 
@@ -67,7 +76,10 @@ def delete(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Have a group no more; who belonged to it does no more."""
+    """Have a group no more; who belonged to it does no more.
+
+    Example: lobbyctl group delete testers
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import group_change  # noqa: PLC0415
 
@@ -82,7 +94,10 @@ def add(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Have users belong to a group, at once, everywhere."""
+    """Have users belong to a group, at once, everywhere.
+
+    Example: lobbyctl group add VIP_Users bora dami
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import group_change  # noqa: PLC0415
 
@@ -97,7 +112,10 @@ def remove(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Have users belong to a group no more, at once, everywhere."""
+    """Have users belong to a group no more, at once, everywhere.
+
+    Example: lobbyctl group remove VIP_Users bora
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import group_change  # noqa: PLC0415
 

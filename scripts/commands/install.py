@@ -1,12 +1,13 @@
 """`lobbyctl install`: lays systemd units and what they need, for processes that systemd keeps alive."""
 
+import json
 import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from runtime.config import ConfigError
-from runtime.daemon import EXIT_CONFIG, EXIT_ERROR
+from runtime.daemon import EXIT_CLEAN, EXIT_CONFIG, EXIT_ERROR
 from runtime.secrets import new_secret
 from workers.__main__ import KINDS
 
@@ -91,7 +92,7 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def lay_and_tell(prefix: Path) -> int:
+def lay_and_tell(prefix: Path, *, as_json: bool) -> int:
     """Lay the files, and say what comes next. Answers the exit code."""
     try:
         written = lay(prefix.absolute())
@@ -104,6 +105,9 @@ def lay_and_tell(prefix: Path) -> int:
             file=sys.stderr,
         )
         return EXIT_ERROR
+    if as_json:
+        print(json.dumps({"written": [str(path) for path in written]}))
+        return EXIT_CLEAN
     for path in written:
         print(path)
     etc = next((path.parent for path in written if path.name == "config.toml"), None)
@@ -117,4 +121,4 @@ def lay_and_tell(prefix: Path) -> int:
     )
     if shutil.which("systemctl") is None:
         print("There is no systemd on this machine: the units are for another.", file=sys.stderr)
-    return 0
+    return EXIT_CLEAN

@@ -13,7 +13,10 @@ app = typer.Typer(help="See and change which key encrypts what is stored.", no_a
 
 @app.command("list")
 def show(as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> None:
-    """Show every key, and how many stored fields each encrypts."""
+    """Show every key, and how many stored fields each encrypts.
+
+    Example: lobbyctl keys list --json
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import keys_change  # noqa: PLC0415
 
@@ -30,6 +33,8 @@ def rotate(
     5 seconds; what older keys encrypted can still be read.
 
     Cut short, it is finished by `lobbyctl keys reencrypt`.
+
+    Example: lobbyctl keys rotate
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import keys_change  # noqa: PLC0415
@@ -44,6 +49,8 @@ def reencrypt(
     """Encrypt with the current key what older keys encrypted.
 
     Exits with 1 when something stored cannot be deciphered, and names it.
+
+    Example: lobbyctl keys reencrypt --json
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import keys_change  # noqa: PLC0415

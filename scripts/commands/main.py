@@ -72,6 +72,9 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
     autoscale: Annotated[
         bool, typer.Option("--autoscale", help="Start and end workers by the load; see `lobbyctl scaling`.")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object once all is up, and words on stderr.")
+    ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Settings; default ./config.toml, if it is there.")
@@ -87,6 +90,8 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
 
     Exits with 0 after a clean stop, 1 after a failure,
     2 for a wrong setting, 3 when lobbyd runs already.
+
+    Example: lobbyctl up --no-demo --nodes 2 --workers login=3
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands.plan import Options  # noqa: PLC0415
@@ -102,6 +107,7 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
         config=config,
         overrides=tuple(overrides or ()),
         autoscale=autoscale,
+        as_json=as_json,
     )
     run(live, options)
 
@@ -115,6 +121,8 @@ def status(
     """Show the processes, the queues and the admission of a running system.
 
     Exits with 1 when nothing runs, or when its Redis cannot be reached.
+
+    Example: lobbyctl status --json
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands.status import show  # noqa: PLC0415
@@ -134,6 +142,8 @@ def scaling(
     `lobbyctl up --autoscale` does. Changes nothing itself.
 
     Exits with 1 when nothing runs, or when its Redis cannot be reached.
+
+    Example: lobbyctl scaling --json
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands.scaling import show  # noqa: PLC0415
@@ -231,6 +241,7 @@ def install(
     prefix: Annotated[
         Path, typer.Option(metavar="P", help="Units go to P/lib; settings to /etc, or P/etc elsewhere.")
     ] = Path("/usr/local"),
+    as_json: AsJson = False,
 ) -> None:
     """Lay systemd units, and first settings where there are none.
 
@@ -239,10 +250,12 @@ def install(
 
     Exits with 1 when a file cannot be written, 2 where the units could
     not work.
+
+    Example: lobbyctl install --prefix /usr/local
     """
     from scripts.commands.install import lay_and_tell  # noqa: PLC0415
 
-    raise typer.Exit(lay_and_tell(prefix))
+    raise typer.Exit(lay_and_tell(prefix, as_json=as_json))
 
 
 def main() -> None:

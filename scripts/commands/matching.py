@@ -10,7 +10,7 @@ import typer
 from scripts.commands import DEFAULT_DATA_DIR
 from scripts.commands.options import AsJson, DataDir, SystemConfig
 
-app = typer.Typer(help="See who waits for opponents, and why.", invoke_without_command=True)
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()
@@ -20,9 +20,12 @@ def show(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Show the queues of players: who waits, how long players waited lately, and how equal matches were.
+    """See who waits for opponents, and why.
 
-    Only queues in which somebody waits or was matched are shown.
+    Alone it shows the queues of players: who waits, how long players waited lately, and how equal
+    matches were; only those in which somebody waits or was matched.
+
+    Example: lobbyctl matching --json
     """
     if context.invoked_subcommand is not None:
         return
@@ -39,7 +42,12 @@ def why(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Say where a player stands, and what they wait for."""
+    """Say where a player stands, and what they wait for.
+
+    Exits with 1 when there is no such user.
+
+    Example: lobbyctl matching why bora
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import matching_look  # noqa: PLC0415
 

@@ -11,9 +11,11 @@ from redis.asyncio import Redis
 from rich.console import Console
 
 from runtime.config import load
+from runtime.daemon import EXIT_ERROR
 from scripts.commands.admission_look import in_words
 from scripts.commands.status import table
-from scripts.commands.system import with_redis
+from scripts.commands.system import Stores, with_redis, with_stores
+from scripts.commands.user_look import is_known
 from storage.matches import Bucket, MatchBoard, Standing, Waiter
 from storage.users import fold
 from workers.matching.crowd import Crowd
@@ -56,9 +58,11 @@ async def why(data_dir: Path, config_file: Path | None, username: str, *, as_jso
     user_id = fold(username)
     searches = widenings(load(config_file, environ=os.environ, overrides=[]).matching)
 
-    async def work(redis: Redis) -> None:
-        board = MatchBoard(redis)
+    async def work(stores: Stores) -> int | None:
+        board = MatchBoard(stores.redis)
         standing = await board.standing(user_id)
+        if standing is None and not await is_known(stores, user_id):
+            return EXIT_ERROR
         reason = None
         if standing is not None and standing.meeting is None:
             present = user_id in await board.present([user_id])
@@ -67,8 +71,9 @@ async def why(data_dir: Path, config_file: Path | None, username: str, *, as_jso
             print(json.dumps(_explained(user_id, standing, reason), ensure_ascii=False))
         else:
             print(*_explanation(user_id, standing, reason), sep="\n")
+        return None
 
-    return await with_redis(data_dir, config_file, work)
+    return await with_stores(data_dir, config_file, work)
 
 
 # The queues.

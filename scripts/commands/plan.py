@@ -29,6 +29,7 @@ class Options:
     config: Path | None
     overrides: Sequence[str]
     autoscale: bool = False
+    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Plan:
     workers: Mapping[str, int]
     players: int
     autoscale: bool
+    as_json: bool
 
 
 def plan(options: Options) -> Plan:
@@ -64,6 +66,7 @@ def plan(options: Options) -> Plan:
         workers=_worker_counts(options.workers, embedded=not config.redis.url),
         players=options.players,
         autoscale=options.autoscale,
+        as_json=options.as_json,
     )
 
 

@@ -20,7 +20,10 @@ PolicyId = Annotated[str, typer.Argument(metavar="POLICY", help="A policy's id."
 def list_all(
     as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None
 ) -> None:
-    """Show all policies and their rules."""
+    """Show all policies and their rules.
+
+    Example: lobbyctl policy list --json
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import policy_look  # noqa: PLC0415
 
@@ -28,12 +31,20 @@ def list_all(
 
 
 @app.command("show")
-def show(policy_id: PolicyId, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None) -> None:
-    """Print one policy as JSON, as `put` takes it."""
+def show(
+    policy_id: PolicyId,
+    as_json: AsJson = True,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Print one policy as JSON, as `put` takes it, with `--json` and without.
+
+    Example: lobbyctl policy show queue-priority
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import policy_look  # noqa: PLC0415
 
-    run(policy_look.show, data_dir, config, policy_id, as_json=True)
+    run(policy_look.show, data_dir, config, policy_id, as_json=as_json)
 
 
 @app.command("put")
@@ -47,6 +58,8 @@ def put(
 
     It counts at once, everywhere. One that cannot be used is refused, with the
     place of the fault, and exit code 2.
+
+    Example: lobbyctl policy put arena.json
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import policy_change  # noqa: PLC0415
@@ -61,7 +74,10 @@ def remove(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Have a policy no more, at once, everywhere."""
+    """Have a policy no more, at once, everywhere.
+
+    Example: lobbyctl policy remove arena
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import policy_change  # noqa: PLC0415
 
@@ -80,7 +96,10 @@ def try_out(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Show what would be decided, and from what, without deciding it."""
+    """Show what would be decided, and from what, without deciding it.
+
+    Example: lobbyctl policy test bora queue:priority queue:portal:VIP
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import policy_look  # noqa: PLC0415
 

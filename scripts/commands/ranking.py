@@ -23,6 +23,8 @@ def rebuild(
 
     Players are served meanwhile, and their scores counted. Cut short,
     it can be begun again.
+
+    Example: lobbyctl ranking rebuild --json
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import ranking_truth  # noqa: PLC0415
@@ -40,6 +42,8 @@ def verify(
     """Say where the boards and SQL differ.
 
     Exits with 1 when they do, also when that was repaired.
+
+    Example: lobbyctl ranking verify --repair
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import ranking_truth  # noqa: PLC0415
@@ -58,6 +62,8 @@ def remove(
     """Take a player off every board, past ones too, and keep them off.
 
     Their scores are kept on being recorded: `restore` brings all back.
+
+    Example: lobbyctl ranking remove bora --reason "a macro"
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import ranking_truth  # noqa: PLC0415
@@ -72,7 +78,10 @@ def restore(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Put a removed player back, with all that they have reached."""
+    """Put a removed player back, with all that they have reached.
+
+    Example: lobbyctl ranking restore bora
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import ranking_truth  # noqa: PLC0415
 
@@ -91,6 +100,8 @@ def freeze(
     """Write the boards of periods that are over into SQL now.
 
     Workers do it by themselves, ten minutes after a period's end.
+
+    Example: lobbyctl ranking freeze 2024W51
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import ranking_truth  # noqa: PLC0415

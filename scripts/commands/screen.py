@@ -11,14 +11,14 @@ from rich.live import Live
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Go on when nobody reads any more: the system matters more than what is said of it."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if self.stderr else sys.stdout).fileno())
 
 
 class Screen:
-    """The terminal, or whatever stdout is. Nothing here raises when it is gone."""
+    """The terminal, or whatever stdout is, or stderr. Nothing here raises when it is gone."""
 
-    def __init__(self) -> None:
-        self._console = _Console(highlight=False, markup=False, emoji=False)
+    def __init__(self, *, is_stderr: bool = False) -> None:
+        self._console = _Console(highlight=False, markup=False, emoji=False, stderr=is_stderr)
         self._live: Live | None = None
         self._is_over = False
 

@@ -34,7 +34,10 @@ def show_list(
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
-    """Show tasks, the newest first, as they were written to the database last."""
+    """Show tasks, the newest first, as they were written to the database last.
+
+    Example: lobbyctl task list --status failed --limit 10
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import task_work  # noqa: PLC0415
 
@@ -48,6 +51,8 @@ def show(
     """Show a task as it is now.
 
     Exits with 1 when there is no such task.
+
+    Example: lobbyctl task show task_1734480000000_bora_1
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import task_work  # noqa: PLC0415
@@ -63,6 +68,8 @@ def retry(
 
     Exits with 1 when there is no such task, or when it is no dead letter: what was refused
     for its input fails again.
+
+    Example: lobbyctl task retry task_1734480000000_bora_1
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import task_work  # noqa: PLC0415
@@ -77,6 +84,8 @@ def cancel(
     """Give a task up that is not over; its user is told.
 
     Exits with 1 when there is no such task, or when it is over.
+
+    Example: lobbyctl task cancel task_1734480000000_bora_1
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import task_work  # noqa: PLC0415

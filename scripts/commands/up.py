@@ -9,7 +9,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from runtime.config import CREDENTIALS_VARIABLE, ConfigError
@@ -39,7 +39,7 @@ async def live(options: Options) -> int:
     planned = plan(options)
     planned.data_dir.make()
     _log_to(planned.data_dir.logs / "lobbyctl.log")
-    screen = Screen()
+    screen = Screen(is_stderr=planned.as_json)
     try:
         async with planned.data_dir.locked(screen.say) as lock:
             await check_ports(planned)
@@ -149,6 +149,8 @@ class System:
             await self._start()
         finally:
             nagging.cancel()
+        if self._plan.as_json:
+            print(json.dumps({"dataDir": str(self._data_dir.path), **self._whereabouts()}), flush=True)
         if not self._plan.players:
             self._say_how_to_go_on()
             return await self._supervisor.watch()
@@ -260,15 +262,16 @@ class System:
         os._exit(128 + number)
 
     def _write_endpoints(self) -> None:
-        found = {
+        found = {**self._whereabouts(), "redis": self._redis_url, "database": self._database_url}
+        self._data_dir.write(self._data_dir.endpoints, json.dumps(found, indent=2) + "\n")
+
+    def _whereabouts(self) -> dict[str, Mapping[str, object]]:
+        return {
             "sockets": {
                 name: socket_address(*where) for name, where in sorted(self._programs.sockets.items())
             },
-            "redis": self._redis_url,
-            "database": self._database_url,
             "pids": {child.process_id: child.life.pid for child in self._supervisor.children if child.life},
         }
-        self._data_dir.write(self._data_dir.endpoints, json.dumps(found, indent=2) + "\n")
 
 
 def _log_to(file: Path) -> None:

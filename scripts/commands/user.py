@@ -30,6 +30,8 @@ def show(
     """Show an account, and where its user is now.
 
     Exits with 1 when there is no such user.
+
+    Example: lobbyctl user show bora --json
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import user_look  # noqa: PLC0415
@@ -45,6 +47,8 @@ def disable(
 
     Their connection is closed within a second, wherever it is;
     their tokens are worth nothing, their place in line is gone.
+
+    Example: lobbyctl user disable bora
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import user_change  # noqa: PLC0415
@@ -56,7 +60,10 @@ def disable(
 def enable(
     user: Username, as_json: AsJson = False, data_dir: DataDir = DEFAULT_DATA_DIR, config: SystemConfig = None
 ) -> None:
-    """Let a user in again who was disabled."""
+    """Let a user in again who was disabled.
+
+    Example: lobbyctl user enable bora
+    """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import user_change  # noqa: PLC0415
 
@@ -70,6 +77,8 @@ def kick(
     """End a user's stay, on all devices. They may log in again.
 
     As `disable`, but for that.
+
+    Example: lobbyctl user kick bora
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import user_change  # noqa: PLC0415
@@ -89,6 +98,8 @@ def role(
 
     It holds for tokens that are made from now on, by a refresh or a login.
     Whoever loses the role ADMIN or GAME_SERVER is kicked out at once.
+
+    Example: lobbyctl user role bora VIP
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands import user_change  # noqa: PLC0415

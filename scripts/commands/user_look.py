@@ -31,6 +31,16 @@ async def show(data_dir: Path, config_file: Path | None, username: str, *, as_js
     return await with_stores(data_dir, config_file, work)
 
 
+async def is_known(stores: Stores, user_id: str) -> bool:
+    """Whether there is such an account; says on stderr when there is none. Raises StoreAway."""
+    try:
+        await Accounts(stores.database, stores.redis).find(user_id)
+    except AccountNotFound as error:
+        print(f"There is no user {error}.", file=sys.stderr)
+        return False
+    return True
+
+
 async def _found(stores: Stores, user_id: str) -> dict[str, Any]:
     account = await Accounts(stores.database, stores.redis).find(user_id)
     session = await Sessions(stores.redis, refresh_ttl_s=0, ticket_keep_s=0).facts(user_id)

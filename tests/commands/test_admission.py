@@ -340,8 +340,18 @@ async def test_why_tells_what_a_player_waits_for(desk: Desk) -> None:
         assert re.search(r"the game client has \d+ s|1 min 0 s left to finalize\.", said)
 
 
-def test_why_knows_of_no_ticket(running: Running) -> None:
-    assert Desk(running).do("why", "Nobody") == {"userId": "nobody", "status": None, "waitsFor": None}
-    said = Desk(running).type("why", "nobody")
+async def test_why_knows_of_no_ticket(desk: Desk) -> None:
+    host, port = desk.running.endpoints["sockets"]["SOCK001"].rsplit(":", 1)
+    async with Player([(host, int(port))]) as player:
+        await player.register("Nadja", PASSWORD, "nadja@example.com", "Nadja")
+    found = await asyncio.to_thread(desk.do, "why", "Nadja")
+    assert found == {"userId": "nadja", "status": None, "waitsFor": None}
+    said = await asyncio.to_thread(desk.type, "why", "nadja")
     assert said.returncode == 0
-    assert said.stdout.startswith("nobody has no ticket, so waits for nothing")
+    assert said.stdout.startswith("nadja has no ticket, so waits for nothing")
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_why_knows_nothing_of_who_has_no_account(running: Running, options: tuple[str, ...]) -> None:
+    said = Desk(running).type("why", "Nobody", *options)
+    assert (said.returncode, said.stdout, said.stderr) == (1, "", "There is no user nobody.\n")

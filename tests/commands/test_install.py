@@ -1,5 +1,6 @@
 """Units as systemd itself judges them, and settings that are laid once."""
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_units_that_could_not_see_their_python_are_not_laid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(install, "HOMES", (Path("/"),))
-    assert install.lay_and_tell(tmp_path) == 2
+    assert install.lay_and_tell(tmp_path, as_json=False) == 2
     assert "such as /opt/lobbyd" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
@@ -101,3 +102,13 @@ def test_where_nothing_may_be_written_that_is_said(tmp_path: Path) -> None:
     assert done.returncode in {1, 2}
     assert done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_programs_are_told_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "HOMES", ())
+    assert install.lay_and_tell(tmp_path, as_json=True) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert str(tmp_path / "lib/systemd/system/lobbyd-worker@.service") in written
+    assert all(Path(path).is_file() for path in written)

@@ -60,11 +60,18 @@ def test_a_second_signal_stops_at_once(start: Start) -> None:
     wait_until(lambda: not running.left(), "everything is gone")
 
 
-def test_what_it_started_ends_when_it_is_killed(start: Start) -> None:
-    running = start("--no-demo", *CHEAP)
-    running.wait_for(UP)
+def test_what_it_started_is_told_to_programs_and_ends_when_it_is_killed(start: Start) -> None:
+    running = start("--no-demo", "--json", *CHEAP)
+    running.wait_for("}\n")
+    said = json.loads(running.stdout)
     workers = [f"{kind}-1" for kind in sorted(KINDS) if kind != "status"]
-    assert set(running.pids) == {"redis", "status-1", *workers, "SOCK001"}
+    assert set(said["pids"]) == {"redis", "status-1", *workers, "SOCK001"}
+    assert said == {
+        "dataDir": str(running.data),
+        "pids": running.pids,
+        "sockets": running.endpoints["sockets"],
+    }
+    assert "SOCK001 READY on" in running.stderr
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not running.left(), "everything is gone")
 

@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 
 from tests.commands.running import lobbyctl
+from tests.storage.hall import opened
 from tests.storage.lobby import Lobby, open_lobby
 
 pytestmark = pytest.mark.servers
 
 
 class Desk:
-    """An operator's place at a system of which there is only its Redis."""
+    """An operator's place at a system of which there are only its stores."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, database_url: str, folder: Path) -> None:
         self.url = url
         self.folder = folder
-        (folder / "config.toml").write_text(f'[redis]\nurl = "{url}"\n[matching]\neasy = "0:0 10:5 30:99+"\n')
+        self.stores = f'[redis]\nurl = "{url}"\n[database]\nurl = "{database_url}"\n'
+        (folder / "config.toml").write_text(f'{self.stores}[matching]\neasy = "0:0 10:5 30:99+"\n')
 
     def type(self, *words: str) -> str:
         """What `lobbyctl matching` prints."""
@@ -46,15 +48,25 @@ class Desk:
 
 
 @pytest.fixture
-def desk(valkey_url: str, tmp_path: Path) -> Desk:
-    return Desk(valkey_url, tmp_path)
+def desk(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Desk:
+    return Desk(valkey_url, sqlite_url, tmp_path)
 
 
 def test_where_nobody_waits_it_says_so(desk: Desk) -> None:
     assert desk.type().startswith("Nobody waits")
     assert desk.read() == []
-    assert "neither waits" in desk.type("why", "bora")
-    assert desk.read("why", "bora") == {"userId": "bora", "status": None, "waitsFor": None}
+
+
+async def test_of_who_does_not_wait_it_says_so(desk: Desk, sqlite_url: str) -> None:
+    async with opened(desk.url, sqlite_url) as hall:
+        await hall.register("bora")
+    assert "neither waits" in await asyncio.to_thread(desk.type, "why", "bora")
+    found = await asyncio.to_thread(desk.read, "why", "bora")
+    assert found == {"userId": "bora", "status": None, "waitsFor": None}
+    said = await asyncio.to_thread(
+        lobbyctl, "matching", "why", "nobody", "--config", "config.toml", folder=desk.folder
+    )
+    assert (said.returncode, said.stdout, said.stderr) == (1, "", "There is no user nobody.\n")
 
 
 def test_it_shows_queues_waits_and_quality(desk: Desk) -> None:
@@ -111,7 +123,7 @@ def test_it_says_whom_a_player_has_met(desk: Desk) -> None:
 
 
 def test_a_search_that_gets_narrower_is_a_wrong_setting(desk: Desk) -> None:
-    (desk.folder / "config.toml").write_text(f'[redis]\nurl = "{desk.url}"\n[matching]\nhard = "0:5 9:1"\n')
+    (desk.folder / "config.toml").write_text(f'{desk.stores}[matching]\nhard = "0:5 9:1"\n')
     done = lobbyctl("matching", "why", "bora", "--config", "config.toml", folder=desk.folder)
     assert done.returncode == 2
     assert "matching.hard" in done.stderr
