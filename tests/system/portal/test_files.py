@@ -1,0 +1,137 @@
+"""Files: small ones come along, large ones in chunks; what is not to be leaves nothing."""
+
+import hashlib
+import uuid
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from client import RequestFailed
+from protocol.messages import Message
+from protocol.messages.portal import CancelTask, Status, Submit, Upload, Uploaded
+from tests.system.cluster import Cluster, eventually
+from tests.system.portal.asking import (
+    CHUNK_BYTES,
+    SUBMIT_FILE,
+    Player,
+    Raw,
+    ended,
+    files_of,
+    rows,
+    send,
+    signed_in,
+    statuses,
+    submit,
+    told_of,
+    view,
+)
+
+pytestmark = pytest.mark.servers
+
+
+async def files_noted(portal: Cluster, player: Player) -> int:
+    """How many files and uploads of a player the database knows."""
+    found = await rows(portal, "SELECT COUNT(*) FROM portal_files WHERE user_id = :name", name=player.name)
+    return int(found[0][0])
+
+
+async def test_a_file_that_comes_along_is_stored(portal: Cluster, player: Player) -> None:
+    content = b"hello, portal\n" * 100
+
+    accepted = await submit(player, **SUBMIT_FILE, file_name="인사.txt", size=len(content), file_data=content)
+    update = await ended(player, accepted.task_id)
+
+    assert statuses(told_of(player, accepted.task_id)) == ["processing", "completed"]
+    digest = hashlib.sha256(content).hexdigest()
+    assert update.result["sha256"] == digest
+    assert update.result["contentType"] == "text/plain"
+    seen = await view(player, accepted.task_id)
+    assert (seen.status, seen.progress, seen.result) == ("completed", 100, update.result)
+    stored = Path(str(portal.settings["portal.storage_url"]), update.result["path"])
+    assert stored.read_bytes() == content
+
+
+async def test_a_file_comes_in_chunks_over_two_connections(portal: Cluster, player: Player) -> None:
+    content = uuid.uuid4().bytes * 100_000
+    digest = hashlib.sha256(content).hexdigest()
+    accepted = await submit(player, **SUBMIT_FILE, file_name="game.png", size=len(content), sha256=digest)
+    assert accepted.upload_offset == 0
+
+    sent = await send(player, accepted.task_id, content, 0)
+    assert sent == Uploaded(upload_offset=CHUNK_BYTES, complete=False)
+    assert await send(player, accepted.task_id, content, 0) == sent
+    off_by_one = Upload(task_id=accepted.task_id, offset=CHUNK_BYTES + 1, chunk=b"x")
+    refused = await player.refused(off_by_one, "WRONG_OFFSET")
+    assert str(CHUNK_BYTES) in refused.message
+    assert (await view(player, accepted.task_id)).upload_offset == CHUNK_BYTES
+    for offset in range(CHUNK_BYTES, len(content), CHUNK_BYTES):
+        last = await send(player, accepted.task_id, content, offset)
+
+    assert last == Uploaded(upload_offset=len(content), complete=True)
+    assert (await ended(player, accepted.task_id)).result["sha256"] == digest
+
+
+async def test_a_file_with_another_hash_leaves_nothing(portal: Cluster, player: Player) -> None:
+    before = files_of(portal)
+    accepted = await submit(
+        player, **SUBMIT_FILE, file_name="a.txt", size=3, sha256="0" * 64, file_data=b"abc"
+    )
+
+    update = await ended(player, accepted.task_id)
+
+    assert update.status == "failed"
+    assert "SHA-256" in str(update.error)
+    await eventually(lambda: files_of(portal) == before, "the file is removed")
+    assert await files_noted(portal, player) == 0
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "a\\b", "..", "", "a\0b", "x" * 256, " a"])
+async def test_a_file_with_a_trick_in_its_name_is_refused(portal: Cluster, player: Player, name: str) -> None:
+    data = {"taskType": "file_upload", "fileName": name, "size": 1, "fileData": b"x"}
+    before = files_of(portal)
+
+    with pytest.raises(RequestFailed) as refused:
+        await player.ask(cast(Message, Raw(data)))
+
+    assert refused.value.code == "INVALID_REQUEST"
+    assert files_of(portal) == before
+
+
+async def test_a_file_beyond_the_quota_is_refused(player: Player) -> None:
+    data = Submit(**SUBMIT_FILE, file_name="a", size=3_000_001)
+    await player.refused(data, "QUOTA_EXCEEDED")
+
+
+async def test_a_file_is_one_however_often_its_request_is_repeated(portal: Cluster, player: Player) -> None:
+    key = uuid.uuid4().hex
+    data: dict[str, Any] = {**SUBMIT_FILE, "file_name": "a", "size": 1, "file_data": b"x"}
+
+    first = await submit(player, key, **data)
+    again = await submit(player, key, **data)
+
+    assert again == first
+    assert await files_noted(portal, player) == 1
+
+
+async def test_a_file_of_another_is_not_seen(portal: Cluster, player: Player) -> None:
+    accepted = await submit(player, **SUBMIT_FILE, file_name="a", size=10)
+    stranger = await signed_in(portal)
+
+    await stranger.refused(Status(task_id=accepted.task_id), "TASK_NOT_FOUND")
+    await stranger.refused(Upload(task_id=accepted.task_id, offset=0, chunk=b"x"), "TASK_NOT_FOUND")
+    await stranger.refused(CancelTask(task_id=accepted.task_id), "TASK_NOT_FOUND")
+    stranger.leave()
+
+
+async def test_a_file_that_is_given_up_leaves_nothing(portal: Cluster, player: Player) -> None:
+    before = files_of(portal)
+    accepted = await submit(player, **SUBMIT_FILE, file_name="a", size=10)
+    await player.ask(Upload(task_id=accepted.task_id, offset=0, chunk=b"x"))
+
+    await player.ask(CancelTask(task_id=accepted.task_id))
+
+    assert (await ended(player, accepted.task_id)).status == "cancelled"
+    await player.refused(CancelTask(task_id=accepted.task_id), "ALREADY_FINISHED")
+    await player.refused(Upload(task_id=accepted.task_id, offset=1, chunk=b"x"), "ALREADY_FINISHED")
+    assert files_of(portal) == before

@@ -1,0 +1,87 @@
+"""Operators at the portal: they see tasks and dead letters, and decide."""
+
+import asyncio
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from protocol.messages.portal import TaskType
+from protocol.queues import Lane
+from storage import keys
+from storage.connections import connect
+from storage.queues import QueueServer
+from storage.tasks import NewTask, Tasks
+from tests.commands.running import LOBBYCTL
+from tests.system.cluster import Cluster, eventually
+from tests.system.portal.asking import ended, signed_in, submit
+
+pytestmark = pytest.mark.servers
+
+
+class Desk:
+    """An operator's place at the portal."""
+
+    def __init__(self, portal: Cluster) -> None:
+        self._folder = portal.folder
+        endpoints = {
+            "sockets": {},
+            "redis": str(portal.settings["redis.url"]),
+            "database": str(portal.settings["database.url"]),
+            "pids": {},
+        }
+        (portal.folder / "endpoints.json").write_text(json.dumps(endpoints))
+
+    async def type(self, *words: str) -> tuple[int, str]:
+        """Run `lobbyctl`. Answers its exit code, and what it said."""
+        command = [LOBBYCTL, *words, "--data-dir", str(self._folder)]
+        done = await asyncio.to_thread(
+            subprocess.run, command, capture_output=True, text=True, timeout=40, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    async def do(self, *words: str) -> dict[str, Any]:
+        """Run a command that works, and take what it says as JSON."""
+        code, said = await self.type(*words, "--json")
+        assert code == 0, said
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+
+async def test_operators_see_tasks_and_dead_letters_and_decide(portal: Cluster) -> None:
+    desk, queue = Desk(portal), keys.task_queue("notification")
+    redis = connect(str(portal.settings["redis.url"]))
+    tasks = Tasks(redis, QueueServer(redis), keep_s=600)
+    player = await signed_in(portal)
+    spoiled = NewTask(f"task_1_{player.name}_spoiled", player.name, Lane.NORMAL, b"\xc1")
+    await tasks.submit("notification", spoiled)
+    assert (await ended(player, spoiled.task_id)).status == "failed"
+
+    assert (await desk.do("dead-letters", "list"))["queues"][queue] == 1
+    (letter,) = (await desk.do("dead-letters", "list", queue))["letters"]
+    assert letter["taskId"] == spoiled.task_id
+    assert "cannot be read" in letter["cause"]
+    assert (await desk.do("dead-letters", "show", queue, letter["id"]))["message"] == "\ufffd"
+    shown = await desk.do("task", "show", spoiled.task_id)
+    assert (shown["status"], shown["deadLetter"]) == ("failed", letter["id"])
+
+    assert (await desk.do("task", "retry", spoiled.task_id))["status"] == "pending"
+    await eventually(lambda: portal.redis.xlen(keys.dead_letters(queue)) == 1, "it failed again")
+    (again,) = (await desk.do("dead-letters", "list", queue))["letters"]
+    assert again["id"] != letter["id"]
+    assert (await desk.do("dead-letters", "requeue", queue, "--all"))["done"] == 1
+    await eventually(lambda: portal.redis.xlen(keys.dead_letters(queue)) == 1, "it failed again")
+    assert (await desk.do("dead-letters", "drop", queue, "--all"))["done"] == 1
+    assert (await desk.type("dead-letters", "drop", queue, letter["id"]))[0] == 1
+    assert (await desk.type("task", "retry", spoiled.task_id))[0] == 1
+
+    held = await submit(player, task_type=TaskType.FILE_UPLOAD, file_name="a", size=10)
+    assert (await desk.do("task", "cancel", held.task_id))["status"] == "cancelled"
+    assert (await ended(player, held.task_id)).status == "cancelled"
+    assert (await desk.type("task", "cancel", held.task_id))[0] == 1
+    assert (await desk.type("task", "show", "task_1_nobody_x"))[0] == 1
+    listed = await desk.do("task", "list", "--status", "cancelled")
+    assert held.task_id in [each["taskId"] for each in listed["tasks"]]
+    await redis.aclose()
+    player.leave()
