@@ -64,8 +64,7 @@ class System:
     async def start_worker(self, kind: str, number: int) -> int:
         """Start one more worker and wait until it is READY; its process id."""
         name = f"{kind}-{number}"
-        command = [sys.executable, "-m", "workers", kind, "--process-id", name]
-        self.processes.start(name, command, self.environ)
+        self.processes.start(name, [sys.executable, "-m", "workers", name], self.environ)
         await _ready(self.redis_url, self.processes, [], {name})
         return self.processes.pids[name]
 
