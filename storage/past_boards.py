@@ -6,9 +6,21 @@ rows, and is left out when they are read: so a removal holds for the past at onc
 
 import time
 from collections.abc import Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Subquery,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +34,26 @@ ALL_GAMES = ""
 
 class NotFrozen(Exception):
     """The board is not in SQL (yet)."""
+
+
+class FrozenPlace(NamedTuple):
+    """A row of a frozen board: `place` counts from 1, no two alike; equal scores share a rank."""
+
+    place: int
+    rank: int
+    score: int
+
+
+class FrozenDifference(NamedTuple):
+    """What a frozen board has of a user, and what their days' best scores come to; None is nothing.
+
+    Without a user it is how many players the board says it has.
+    """
+
+    board: Board
+    user_id: str | None
+    seen: FrozenPlace | int | None
+    wanted: FrozenPlace | int | None
 
 
 class PastBoards:
@@ -63,6 +95,35 @@ class PastBoards:
         async def query(connection: AsyncConnection) -> Set[str]:
             found = select(frozen_boards.c.period).where(frozen_boards.c.game_type == ALL_GAMES)
             return set(await connection.scalars(found))
+
+        return await self._database.read(query)
+
+    async def frozen_game_types(self, period: str) -> list[str]:
+        """The games of which a period has a frozen board."""
+
+        async def query(connection: AsyncConnection) -> list[str]:
+            found = select(frozen_boards.c.game_type).where(
+                frozen_boards.c.period == period, frozen_boards.c.game_type != ALL_GAMES
+            )
+            return sorted(await connection.scalars(found))
+
+        return await self._database.read(query)
+
+    async def differences(self, board: Board, days: Sequence[str]) -> list[FrozenDifference]:
+        """Where a frozen board is not what its days' best scores come to. One that is not frozen is empty."""
+
+        async def query(connection: AsyncConnection) -> list[FrozenDifference]:
+            try:
+                players = await _players(connection, board)
+            except NotFrozen:
+                players = 0
+            wanted = _places(board, days).subquery()
+            count = await connection.scalar(select(func.count()).select_from(wanted)) or 0
+            found = [] if players == count else [FrozenDifference(board, None, players, count)]
+            for statement in _differing(board, wanted):
+                for user_id, *row in await connection.execute(statement):
+                    found.append(FrozenDifference(board, user_id, _place(row[:3]), _place(row[3:])))
+            return found
 
         return await self._database.read(query)
 
@@ -200,10 +261,35 @@ def _places(board: Board, days: Sequence[str]) -> Select[Any]:
     )
     order = (each.c.score.desc(), each.c.reached_at, each.c.user_id.desc())
     return select(
-        literal(board.period.name),
-        literal(board.game_type or ALL_GAMES),
-        func.row_number().over(order_by=order),
-        func.rank().over(order_by=each.c.score.desc()),
+        literal(board.period.name).label("period"),
+        literal(board.game_type or ALL_GAMES).label("game_type"),
+        func.row_number().over(order_by=order).label("place"),
+        func.rank().over(order_by=each.c.score.desc()).label("rank"),
         each.c.user_id,
         each.c.score,
     ).where(each.c.n == 1)
+
+
+def _differing(board: Board, wanted: Subquery) -> Sequence[Select[Any]]:
+    """User id, frozen place, rank and score, wanted place, rank and score: of those who are not there or
+    otherwise, then of those who should not be there."""
+    seen = select(frozen_places).where(_is(board)).subquery()
+    columns = (seen.c.place, seen.c.rank, seen.c.score, wanted.c.place, wanted.c.rank, wanted.c.score)
+    same = seen.c.user_id == wanted.c.user_id
+    otherwise = or_(
+        seen.c.place.is_(None),
+        seen.c.place != wanted.c.place,
+        seen.c.rank != wanted.c.rank,
+        seen.c.score != wanted.c.score,
+    )
+    return (
+        select(wanted.c.user_id, *columns).select_from(wanted.outerjoin(seen, same)).where(otherwise),
+        select(seen.c.user_id, *columns)
+        .select_from(seen.outerjoin(wanted, same))
+        .where(wanted.c.user_id.is_(None)),
+    )
+
+
+def _place(row: Sequence[int | None]) -> FrozenPlace | None:
+    place, rank, score = row
+    return None if place is None or rank is None or score is None else FrozenPlace(place, rank, score)

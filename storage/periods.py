@@ -94,6 +94,15 @@ class Calendar:
         example = self.periods(EPOCH_MS)[board_type].name
         raise ValueError(f"`{name}` is no period of a {board_type.value} board; {example} is one")
 
+    def ending(self, name: str) -> Period:
+        """The day, week or month of this name. Raises ValueError, in words, for a name that is none."""
+        for board_type in _NAMES:
+            try:
+                return self.named(board_type, name)
+            except ValueError:
+                continue
+        raise ValueError(f"`{name}` is no period; 20241218, 2024W51 and 202412 are some")
+
     def days(self, period: Period) -> list[str]:
         """The names of the days that a period has, which all of time has none of."""
         days: list[str] = []

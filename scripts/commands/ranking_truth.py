@@ -8,28 +8,26 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from protocol.messages.ranking import BoardType
 from runtime.config import ConfigError, load
 from runtime.daemon import EXIT_ERROR
 from runtime.settings import RankingSettings
 from scripts.commands.operators import operator
 from scripts.commands.plan import CONFIG_FILE
-from scripts.commands.system import Stores, with_stores
+from scripts.commands.ranking_differences import as_json_rows, say_differences
+from scripts.commands.system import COMMAND_LIMIT_S, Stores, with_stores
 from storage.accounts import AccountNotFound, Accounts
 from storage.audit import ALLOWED, NO_POLICY, Audit, Entry
 from storage.boards import Board, Boards
 from storage.past_boards import PastBoards
 from storage.periods import Calendar, Period
-from storage.placing import score_of
 from storage.removals import Removals
 from storage.scores import Scores
 from storage.servers import now_ms
 from storage.users import fold
 from storage.wire import Wire
 from workers.ranking.freezing import FREEZING_LIMIT_S, Freezing
-from workers.ranking.truth import Difference, Truth
+from workers.ranking.truth import Truth
 
-MOST_NAMED = 20
 TELL_EVERY_S = 1.0
 
 
@@ -63,19 +61,22 @@ async def rebuild(data_dir: Path, config_file: Path | None, *, as_json: bool) ->
 async def verify(data_dir: Path, config_file: Path | None, *, is_to_repair: bool, as_json: bool) -> int:
     """Say where boards and SQL differ. Answers the exit code, an error where they do."""
 
+    calendar = _calendar(_settings(config_file))
+
     async def work(truth: Truth, stores: Stores) -> int | None:
-        differences = await truth.verify(Telling("periods"))
-        repaired = await truth.repair(differences) if is_to_repair else 0
+        freezing = Freezing(PastBoards(stores.database), calendar)
+        hot = await truth.verify(Telling("periods"))
+        frozen = await freezing.verify(Telling("frozen periods"))
+        repaired = await truth.repair(hot) + await freezing.repair(frozen) if is_to_repair else 0
         if repaired:
             await _audit(stores.wire, "ranking:repair", f"{repaired} places", "")
         if as_json:
-            found = {"differences": [_as_json(each) for each in differences], "repaired": repaired}
-            print(json.dumps(found))
+            print(json.dumps({"differences": as_json_rows(hot, frozen), "repaired": repaired}))
         else:
-            _say_differences(differences, repaired)
-        return EXIT_ERROR if differences else None
+            say_differences(hot, frozen, repaired)
+        return EXIT_ERROR if hot or frozen else None
 
-    return await _with_truth(data_dir, config_file, work)
+    return await _with_truth(data_dir, config_file, work, FREEZING_LIMIT_S)
 
 
 async def remove(data_dir: Path, config_file: Path | None, user: str, reason: str, *, as_json: bool) -> int:
@@ -100,6 +101,7 @@ async def restore(data_dir: Path, config_file: Path | None, user: str, *, as_jso
 
     async def work(truth: Truth, stores: Stores) -> None:
         user_id = fold(user)
+        await Accounts(stores.database, stores.wire).find(user_id)
         was_removed = await truth.restore(user_id)
         if was_removed:
             await _audit(stores.wire, "ranking:restore", f"user:{user_id}", "")
@@ -138,7 +140,10 @@ async def freeze(data_dir: Path, config_file: Path | None, period: str, *, as_js
 
 
 async def _with_truth(
-    data_dir: Path, config_file: Path | None, work: Callable[[Truth, Stores], Awaitable[int | None]]
+    data_dir: Path,
+    config_file: Path | None,
+    work: Callable[[Truth, Stores], Awaitable[int | None]],
+    time_limit_s: float = COMMAND_LIMIT_S,
 ) -> int:
     settings = _settings(config_file)
     calendar = _calendar(settings)
@@ -155,7 +160,7 @@ async def _with_truth(
             print(f"There is no user {error}.", file=sys.stderr)
             return EXIT_ERROR
 
-    return await with_stores(data_dir, config_file, with_truth)
+    return await with_stores(data_dir, config_file, with_truth, time_limit_s)
 
 
 async def _audit(wire: Wire, action: str, resource: str, reason: str) -> None:
@@ -176,39 +181,10 @@ def _calendar(settings: RankingSettings) -> Calendar:
 
 
 def _period(calendar: Calendar, name: str) -> Period:
-    for board_type in (BoardType.DAILY, BoardType.WEEKLY, BoardType.MONTHLY):
-        try:
-            period = calendar.named(board_type, name)
-        except ValueError:
-            continue
-        if not period.is_over(now_ms()):
-            raise ConfigError(f"{name}: this period is not over yet")
-        return period
-    raise ConfigError(f"{name}: no period; 20241218, 2024W51 and 202412 are some")
-
-
-def _as_json(difference: Difference) -> dict[str, Any]:
-    return {
-        "board": difference.board.key,
-        "userId": difference.user_id,
-        "seen": _score(difference.seen),
-        "wanted": _score(difference.wanted),
-    }
-
-
-def _score(number: float | None) -> int | None:
-    return None if number is None else score_of(number)
-
-
-def _say_differences(differences: list[Difference], repaired: int) -> None:
-    if not differences:
-        print("The boards and SQL agree.")
-        return
-    for each in differences[:MOST_NAMED]:
-        seen, wanted = (_score(number) for number in (each.seen, each.wanted))
-        words = "is not there" if seen is None else f"has {seen:,}"
-        should = "should not be there" if wanted is None else f"should have {wanted:,}"
-        print(f"{each.board.key}: {each.user_id} {words} and {should}")
-    if len(differences) > MOST_NAMED:
-        print(f"… and {len(differences) - MOST_NAMED:,} more")
-    print(f"{len(differences):,} differences, {repaired:,} repaired.")
+    try:
+        period = calendar.ending(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if not period.is_over(now_ms()):
+        raise ConfigError(f"{name}: this period is not over yet")
+    return period

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, cast
 
 import pytest
@@ -113,9 +115,32 @@ def test_who_cheated_is_taken_off_and_put_back_and_both_are_audited(running: Run
     ]
 
 
-def test_who_is_not_there_is_not_taken_off(running: Running) -> None:
-    done = running_command(running, "remove", "eev")
-    assert (done.returncode, done.stderr) == (1, "There is no user eev.\n")
+@pytest.mark.parametrize("command", ["remove", "restore"])
+def test_who_is_not_there_is_neither_taken_off_nor_put_back(running: Running, command: str) -> None:
+    done = running_command(running, command, "eev")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "There is no user eev.\n")
+
+
+def test_a_frozen_board_that_differs_is_named_and_repaired(running: Running) -> None:
+    with closing(sqlite3.connect(running.data / "lobbyd.sqlite3")) as database, database:
+        bests = [
+            ("20200515", "suika", "ada", 50, 1_589_500_800_000),
+            ("20200515", "suika", "bob", 70, 1_589_500_800_000),
+        ]
+        database.executemany("INSERT INTO best_scores VALUES (?, ?, ?, ?, ?)", bests)
+    ranking(running, "freeze")
+    assert ranking(running, "verify") == {"differences": [], "repaired": 0}
+    with closing(sqlite3.connect(running.data / "lobbyd.sqlite3")) as database, database:
+        database.execute("UPDATE frozen_places SET score = 60 WHERE user_id = 'ada' AND period = '202005'")
+    found = ranking(running, "verify", code=1)["differences"]
+    place = {"place": 2, "rank": 2, "score": 60}
+    ada = {"frozen": "202005", "userId": "ada", "seen": place, "wanted": place | {"score": 50}}
+    assert found == [ada | {"gameType": "suika"}, ada | {"gameType": None}]
+    said = running_command(running, "verify")
+    assert said.returncode == 1
+    assert "frozen 202005 suika: ada has 60 at place 2, rank 2 and should have 50 at" in said.stdout
+    assert ranking(running, "verify", "--repair", code=1)["repaired"] == 2
+    assert ranking(running, "verify") == {"differences": [], "repaired": 0}
 
 
 def test_only_what_is_over_is_frozen(running: Running) -> None:

@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.messages.ranking import BoardType
 from storage.boards import Best, Board, Page, Place, Standing
-from storage.past_boards import NotFrozen
+from storage.past_boards import FrozenDifference, FrozenPlace, NotFrozen
 from storage.periods import Period
 from storage.scores import Accepted
 from storage.servers import now_ms
+from storage.tables import frozen_boards, frozen_places
 from tests.storage.hall import DAY_MS, Hall, Model, accepted, opened
 from workers.ranking.freezing import Freezing
 
@@ -120,3 +123,74 @@ async def test_freezing_again_replaces_what_was_frozen(hall: Hall, week: Period)
     assert await hall.past.freeze(Board(week), days) == 8
     assert await hall.past.freeze(Board(week), days[:1]) == 4
     assert len(await page(hall, Board(week))) == 4
+
+
+@pytest.fixture
+def freezing(hall: Hall, monkeypatch: pytest.MonkeyPatch) -> Freezing:
+    monkeypatch.setattr("workers.ranking.freezing.SECOND_LOOK_S", 0.05)
+    return Freezing(hall.past, hall.calendar)
+
+
+async def test_what_differs_on_a_frozen_board_is_named_and_mended(
+    hall: Hall, week: Period, freezing: Freezing
+) -> None:
+    model = await frozen(hall, week)
+    looked: list[tuple[int, int]] = []
+    assert await freezing.verify(lambda done, total: looked.append((done, total))) == []
+    assert looked == [(1, 1)]
+    board, chess = Board(week), Board(week, "chess")
+    (first, second, *_), players = await page(hall, board), len(model.places(week))
+    alone = (await page(hall, chess))[0]
+
+    async def spoil(connection: AsyncConnection) -> None:
+        of_all = frozen_places.c.game_type == ""
+        await connection.execute(delete(frozen_places).where(of_all, frozen_places.c.place == 2))
+        await connection.execute(
+            update(frozen_places).where(of_all, frozen_places.c.place == 1).values(score=5)
+        )
+        row = {"place": 900, "rank": 900, "user_id": "mallory", "score": 1}
+        await connection.execute(frozen_places.insert().values(period=WEEK, game_type="", **row))
+        of_chess = frozen_places.c.game_type == "chess"
+        await connection.execute(delete(frozen_places).where(of_chess, frozen_places.c.place == 1))
+        await connection.execute(
+            update(frozen_boards).where(frozen_boards.c.game_type == "suika").values(players=900)
+        )
+
+    await hall.database.transaction(spoil)
+    found = await freezing.verify(lambda done, total: None)
+    wanted = FrozenPlace(1, 1, first.score)
+    assert FrozenDifference(board, first.user_id, FrozenPlace(1, 1, 5), wanted) in found
+    assert FrozenDifference(board, second.user_id, None, FrozenPlace(2, second.rank, second.score)) in found
+    assert FrozenDifference(board, "mallory", FrozenPlace(900, 900, 1), None) in found
+    assert FrozenDifference(Board(week, "suika"), None, 900, len(model.places(week, "suika"))) in found
+    assert FrozenDifference(chess, alone.user_id, None, FrozenPlace(1, 1, alone.score)) in found
+    assert await freezing.repair(found) == len(found)
+    assert await freezing.verify(lambda done, total: None) == []
+    for game_type in ("suika", "chess", None):
+        await agree(hall, Board(week, game_type), model.places(week, game_type))
+    assert len(await page(hall, board)) == players
+
+
+async def test_a_board_that_is_frozen_no_more_has_all_its_players_missing(
+    hall: Hall, week: Period, freezing: Freezing
+) -> None:
+    model = await frozen(hall, week)
+    await hall.database.transaction(
+        lambda connection: connection.execute(
+            delete(frozen_boards).where(frozen_boards.c.game_type == "chess")
+        )
+    )
+    (found,) = await freezing.verify(lambda done, total: None)
+    assert found == FrozenDifference(Board(week, "chess"), None, 0, len(model.places(week, "chess")))
+    assert await freezing.repair([found]) == 1
+    await agree(hall, Board(week, "chess"), model.places(week, "chess"))
+
+
+async def test_what_awaits_its_freezing_after_a_late_score_is_no_difference(
+    hall: Hall, week: Period, freezing: Freezing
+) -> None:
+    await frozen(hall, week)
+    late = accepted(100, "late", 999, week.starts_ms + 5)
+    day = hall.calendar.days(week)[0]
+    await hall.scores.keep([late], [(day, "suika", Best("late", 999, late.submitted_ms))], {WEEK, day})
+    assert await freezing.verify(lambda done, total: None) == []

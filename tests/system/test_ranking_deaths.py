@@ -1,6 +1,7 @@
 """Ranking workers that die between each two of their steps, by SIGKILL: every accepted score counts once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from storage.servers import now_ms
 from storage.tickets import Record
 from tests.storage.hall import Hall, Model, accepted, opened
 from tests.system.cluster import Cluster, eventually
+from tests.system.conftest import run_cluster
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
 
@@ -31,6 +33,17 @@ def die(*_, **__):
 setattr(pkgutil.resolve_name(owner), name, die)
 runpy.run_module("workers", run_name="__main__", alter_sys=True)
 """
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("valkey_url", "sqlite_url"), id="valkey-sqlite"),
+        pytest.param(("redis7_url", "mariadb_url"), id="redis7-mariadb"),
+    ]
+)
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
+    redis_url, database_url = (request.getfixturevalue(name) for name in request.param)
+    yield from run_cluster(Cluster(tmp_path / "cluster", redis_url, database_url))
 
 
 @pytest.fixture

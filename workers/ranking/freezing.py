@@ -1,14 +1,15 @@
-"""Freezing: boards of periods that are over are written into SQL, whichever worker comes first."""
+"""Freezing: boards of periods that are over are written into SQL, whichever worker comes first, and can be
+held against the scores of their days."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
 from protocol.messages.ranking import BoardType
 from storage.boards import Board
 from storage.errors import StoreAway
-from storage.past_boards import PastBoards
+from storage.past_boards import FrozenDifference, PastBoards
 from storage.periods import Calendar, Period
 from storage.servers import now_ms
 
@@ -16,6 +17,9 @@ log = structlog.get_logger(__name__)
 
 FREEZING_LIMIT_S = 600.0
 """How long it may take to write down one board."""
+
+SECOND_LOOK_S = 2.0
+"""A board that is being frozen again has been by then."""
 
 LOOK_S = 60.0
 GRACE_S = 600.0
@@ -59,6 +63,39 @@ class Freezing:
             players = await self._past.freeze(board, days)
             if players is not None:
                 progress(board, players)
+
+    async def verify(self, progress: Callable[[int, int], None]) -> list[FrozenDifference]:
+        """Where frozen boards and the scores of their days differ, and still do at a second look.
+
+        `progress` is called with how many periods have been looked at, and of how many.
+        """
+        found: list[FrozenDifference] = []
+        names = sorted(await self._past.frozen())
+        for number, name in enumerate(names):
+            found += await self._compare([name])
+            progress(number + 1, len(names))
+        if not found:
+            return []
+        await asyncio.sleep(SECOND_LOOK_S)
+        differing = {each.board.period.name for each in found} & await self._past.frozen()
+        again = set(await self._compare(differing))
+        return [each for each in found if each in again]
+
+    async def repair(self, differences: Sequence[FrozenDifference]) -> int:
+        """Freeze boards that differ again; how many differences that mends."""
+        for board in {each.board for each in differences}:
+            await self._past.freeze(board, self._calendar.days(board.period))
+        return len(differences)
+
+    async def _compare(self, names: Iterable[str]) -> list[FrozenDifference]:
+        found = []
+        for name in names:
+            period = self._calendar.ending(name)
+            days = self._calendar.days(period)
+            game_types = {*await self._past.game_types(days), *await self._past.frozen_game_types(name)}
+            for game_type in [*sorted(game_types), None]:
+                found += await self._past.differences(Board(period, game_type), days)
+        return found
 
     async def _due(self, at_ms: int) -> list[Period]:
         frozen = await self._past.frozen()
