@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from runtime.config import ConfigError
 from runtime.logging import redact_text
 from scripts.commands.doctor_found import Found, ok, warning, wrong
+from scripts.commands.doctor_machine import sqlite_file
 from scripts.commands.system import COMMAND_LIMIT_S, secrets_of
 from storage.database import Database
 from storage.errors import StoreAway, redis_away_is_store_away
@@ -26,7 +27,7 @@ async def redis(client: Redis, url: str) -> list[Found]:
     """What Redis says of itself. Raises StoreAway."""
     with redis_away_is_store_away():
         about: Mapping[str, Any] = await client.info()
-    found = [_version(about, redact_text(url)), *_persistence(about), _memory(about)]
+    found = [_version(about, redact_text(url)), *_role(about), *_persistence(about), _memory(about)]
     found.append(await _clock(client))
     return found
 
@@ -39,6 +40,14 @@ def _version(about: Mapping[str, Any], url: str) -> Found:
             "redis", f"{name} {version} at {url} has no Functions", "Upgrade to Redis 7, or to Valkey."
         )
     return ok("redis", f"{name} {version} at {url}")
+
+
+def _role(about: Mapping[str, Any]) -> Iterator[Found]:
+    if about.get("role") == "slave":
+        leader = f"{about.get('master_host')}:{about.get('master_port')}"
+        yield wrong(
+            "redis role", f"it is a replica of {leader} and takes no writes", "Set redis.url to the primary."
+        )
 
 
 def _persistence(about: Mapping[str, Any]) -> Iterator[Found]:
@@ -90,11 +99,19 @@ async def _clock(client: Redis) -> Found:
 
 async def database(url: str) -> Found:
     """Whether the database is there and has the schema that this release needs."""
-    name = redact_text(url)
+    name, file = redact_text(url), sqlite_file(url)
+    if file is not None and not file.exists():
+        return wrong("database", f"there is no {file}", "Start a login worker, which makes it.")
     try:
         now = await revision(url)
     except StoreAway as error:
         return wrong("database", redact_text(str(error)), "Start it, or correct database.url.")
+    if now.is_newer:
+        return wrong(
+            "database",
+            f"its schema is {now.current}, of a newer release; this one knows those up to {now.head}",
+            "Upgrade this machine too; workers of this release do not start again.",
+        )
     if now.current != now.head:
         return wrong(
             "database",
@@ -104,12 +121,17 @@ async def database(url: str) -> Found:
     return ok("database", f"{name}, schema {now.current}")
 
 
-async def secret(data_dir: Path, config_file: Path | None, url: str) -> Found:
-    """Whether there is a master secret, and the one with which the database was begun."""
+async def secret(data_dir: Path, config_file: Path | None, url: str | None) -> Found:
+    """Whether there is a master secret, and the one with which the database was begun.
+
+    `url` is None where there is no database with which it can be compared.
+    """
     try:
         secrets = secrets_of(data_dir, config_file)
     except ConfigError as error:
         return wrong("secret", str(error), "Run this as who may read it; give every machine the same.")
+    if url is None:
+        return warning("secret", "cannot be compared with the database's", "See to the database first.")
     base = Database(url, time_limit_s=COMMAND_LIMIT_S)
     try:
         ring = KeyRing(base, secrets)

@@ -155,10 +155,12 @@ def _unverified() -> ssl.SSLContext:
 def _certificate(check: str, where: str, shown: bytes) -> Found:
     until = x509.load_der_x509_certificate(shown).not_valid_after_utc
     left_s = (until - datetime.now(UTC)).total_seconds()
+    renew = "Put a new one in its place and reload the node (SIGHUP): no connection is lost."
+    if left_s <= 0:
+        return wrong(check, f"{where}, its certificate has expired at {until:%Y-%m-%d %H:%M} UTC", renew)
     text = f"{where}, its certificate is good until {until:%Y-%m-%d}"
     if left_s > CERTIFICATE_SOON_S:
         return ok(check, text)
-    renew = "Put a new one in its place and reload the node (SIGHUP): no connection is lost."
     return (wrong if left_s < CERTIFICATE_WRONG_S else warning)(check, text, renew)
 
 

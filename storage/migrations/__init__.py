@@ -26,11 +26,19 @@ _MIGRATION_LIMIT_S = 3600.0
 _FOLDER = Path(__file__).parent
 
 
+class NewerSchema(Exception):
+    """A newer release has migrated the database; the text tells people what to do."""
+
+
 class Revision(NamedTuple):
-    """Where a schema stands: `current` is None for an empty database, `head` is what this code needs."""
+    """Where a schema stands: `current` is None for an empty database, `head` is what this code needs.
+
+    `is_newer` is it where this code does not know `current`.
+    """
 
     current: str | None
     head: str
+    is_newer: bool
 
 
 async def revision(url: str) -> Revision:
@@ -47,9 +55,14 @@ async def migrate(url: str) -> Revision:
 
     Safe in several processes at once: one migrates, the others wait and find nothing to do. Within a
     process, one call at a time (alembic's context is global). Raises StoreAway when the database cannot be
-    reached or another process's migration does not end within LOCK_WAIT_S seconds.
+    reached or another process's migration does not end within LOCK_WAIT_S seconds, and NewerSchema.
     """
     now = await revision(url)
+    if now.is_newer:
+        raise NewerSchema(
+            f"the database has schema {now.current}, of a newer release; this one knows those up to "
+            f"{now.head}: run the newer release, or restore the database from a backup"
+        )
     if now.current == now.head:
         return now
     database = Database(url, pool_size=1, time_limit_s=_MIGRATION_LIMIT_S)
@@ -77,7 +90,8 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _revision(connection: Connection) -> Revision:
-    head = ScriptDirectory(str(_FOLDER)).get_current_head()
-    if head is None:
+    known = [each.revision for each in ScriptDirectory(str(_FOLDER)).walk_revisions()]
+    if not known:
         raise RuntimeError(f"{_FOLDER / 'versions'} holds no migration: the installation is not complete")
-    return Revision(MigrationContext.configure(connection).get_current_revision(), head)
+    current = MigrationContext.configure(connection).get_current_revision()
+    return Revision(current, known[0], current is not None and current not in known)

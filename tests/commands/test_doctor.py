@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from redis import Redis
 
@@ -30,6 +31,7 @@ def wrong(found: dict[str, dict[str, str]]) -> set[str]:
 
 def test_what_is_wrong_is_found_and_said_with_what_to_do(tmp_path: Path) -> None:
     files = Authority(tmp_path / "ca").issue("SOCK001", days=(-1, 20))
+    files.key.chmod(0o600)
     settings = tmp_path / "settings.toml"
     settings.write_text(f'[socketd]\ntls_certificate = "{files.certificate}"\ntls_key = "{files.key}"\n')
     running = Running(tmp_path, "--no-demo", "--port", "0", "--config", str(settings))
@@ -41,22 +43,32 @@ def test_what_is_wrong_is_found_and_said_with_what_to_do(tmp_path: Path) -> None
         stores = {"redis", "redis persistence", "redis memory", "clock", "database", "secret"}
         assert {*stores, "queues", "files"} <= set(found)
         assert {"processes status", "processes login", "processes socket", "port SOCK001"} <= set(found)
+        assert {f"disk {running.data}", "secret files"} <= set(found)
         said = lobbyctl("doctor", "--data-dir", str(running.data), folder=running.folder)
         assert "Nothing is wrong." in said.stdout
 
+        login, ranking = (psutil.Process(running.pids[name]) for name in ("login-1", "ranking-1"))
+        login.rlimit(psutil.RLIMIT_NOFILE, (2_000, 2_000))
+        ranking.rlimit(psutil.RLIMIT_NOFILE, (ranking.num_fds() + 2,) * 2)
+        done = lobbyctl("drain", "portal-1", "--yes", "--data-dir", str(running.data), folder=running.folder)
+        assert done.returncode == 0, done.stderr
         break_things(running)
         code, found = examined(running)
         assert code == 1
+        assert found["files login-1"]["state"] == "warning"
+        assert "2,000 files" in found["files login-1"]["what"]
+        assert "LimitNOFILE" in found["files ranking-1"]["do"]
+        assert "python -m workers portal" in found["processes portal"]["do"]
         assert "no reader" in found["queue:lost_queue"]["what"]
         assert wrong(found) == {
             "secret", "redis memory", "redis persistence", "server:SOCK009", "port SOCK008",
-            "dead:ranking_queue:low", "queue:lost_queue",
+            "dead:ranking_queue:low", "queue:lost_queue", "files ranking-1", "processes portal",
         }  # fmt: skip
         assert found["secret"]["what"].startswith("this database was begun with another master secret")
         assert "noeviction" in found["redis memory"]["do"]
         said = lobbyctl("doctor", "--data-dir", str(running.data), folder=running.folder)
         assert said.returncode == 1
-        assert "7 of " in said.stdout
+        assert "9 of " in said.stdout
 
         running.end()
         code, found = examined(running)
