@@ -34,7 +34,7 @@ from storage.wire import Wire
 
 AT_ONCE = 64
 TEXT = 'user.role == "VIP" || "VIP_Users" in user.groups'
-ANNA = Facts("anna", "VIP", ["VIP_Users"], ["queue_priority"])
+ANNA = Facts("anna", "VIP", ["VIP"], ["VIP_Users"], ["queue_priority"])
 BENCH_POLICY = Policy(
     policy_id="bench", policy_name="Bench", rules=(Rule(action="bench:*", resource="*", condition=TEXT),)
 )

@@ -40,7 +40,7 @@ INVALID_TOKEN = _kind("INVALID_TOKEN", 401, "This token is not valid (any more):
 TOKEN_REUSED = _kind(
     "TOKEN_REUSED", 401, "This refresh token was used before; its whole family is revoked: log in again."
 )
-FORBIDDEN = _kind("FORBIDDEN", 403, "You may not do this: it takes a role that you do not have.")
+FORBIDDEN = _kind("FORBIDDEN", 403, "You may not do this: the message says why.")
 ACCOUNT_DISABLED = _kind("ACCOUNT_DISABLED", 403, "This account is disabled.")
 TICKET_NOT_FOUND = _kind("TICKET_NOT_FOUND", 404, "This ticket is unknown, expired or spent: log in again.")
 USER_NOT_FOUND = _kind("USER_NOT_FOUND", 404, "There is no user of this id.")

@@ -136,8 +136,10 @@ def who(declared: RequestType) -> str:
     """Whether a connection must be signed in for this request, and as whom."""
     if declared.access is not Access.SIGNED_IN:
         return "not needed"
-    roles = " or ".join(f"`{role}`" for role in sorted(declared.roles))
-    return f"needed, with role {roles}" if roles else "needed"
+    if not declared.gated:
+        return "needed"
+    resource = f"request:{declared.name.replace('.', ':')}"
+    return f"needed, and a policy that allows `request:send` on `{resource}`"
 
 
 def key(declared: RequestType) -> str:

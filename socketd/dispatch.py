@@ -15,7 +15,6 @@ from protocol.errors import (
     BUSY,
     BUSY_RETRY_MS,
     DUPLICATE_ID,
-    FORBIDDEN,
     NOT_AUTHENTICATED,
     RATE_LIMITED,
     UNKNOWN_TYPE,
@@ -80,8 +79,6 @@ class Dispatcher:
             raise RequestError(UNKNOWN_TYPE, f"There is no request `{request.type}`.")
         if declared.access is Access.SIGNED_IN and connection.user_id is None:
             raise RequestError(NOT_AUTHENTICATED)
-        if declared.roles and declared.roles.isdisjoint(connection.roles):
-            raise RequestError(FORBIDDEN)
         data = convert(request.data, declared.data)
         if declared.owner == SOCKETD:
             self._own[declared.data](connection, request.id, data)

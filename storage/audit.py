@@ -6,6 +6,7 @@ stream is moved to SQL in batches, by `drain`, which loses and doubles nothing w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from sqlalchemy import ColumnElement, insert, select
@@ -24,8 +25,7 @@ from storage.wire import Executor
 LIBRARY = Library("audit")
 
 MOST_PENDING = 100_000
-"""Entries that may wait for SQL: past it no more questions of players are answered, so that every answer that
-is given is written down. What operators and the system itself do is written down regardless."""
+"""Entries that may wait for SQL. What becomes of more is WhenFull's."""
 
 BATCH = 500
 """Entries moved to SQL in one transaction."""
@@ -39,6 +39,28 @@ ATTEMPTS = 5
 
 _COLUMNS = {"who": 128, "action": 255, "resource": 512, "result": 16, "policy": 64, "reason": 512}
 """How many characters the columns of an entry hold."""
+
+
+class WhenFull(Enum):
+    """What becomes of an entry while MOST_PENDING wait for SQL."""
+
+    WRITE = "write"
+    """What operators do is written down regardless."""
+
+    REFUSE = "refuse"
+    """A player's question is not answered, so that every answer that is given is written down."""
+
+    COUNT = "count"
+    """What lobbyd decides of players by itself goes on: the newest lines show it, and SQL lacks it, which is
+    counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrears:
+    """What SQL has not: entries that wait for it, and how many, ever, were lost to it."""
+
+    pending: int
+    lost: int
 
 
 class AuditFull(StoreAway):
@@ -102,12 +124,18 @@ class Audit:
     def __init__(self, redis: Executor) -> None:
         self._redis = redis
 
-    async def append(self, entries: Iterable[Entry], most_pending: int = 0) -> None:
-        """Write entries down. Raises AuditFull when `most_pending`, unless it is 0, wait already."""
+    async def append(
+        self,
+        entries: Iterable[Entry],
+        when_full: WhenFull = WhenFull.WRITE,
+        most_pending: int = MOST_PENDING,
+    ) -> None:
+        """Write entries down. Raises AuditFull where they are refused since `most_pending` wait already."""
         texts = [text for entry in entries for text in entry.texts()]
-        names = [keys.AUDIT_LOGS, keys.AUDIT_PENDING]
+        names = [keys.AUDIT_LOGS, keys.AUDIT_PENDING, keys.AUDIT_LOST]
+        given = [most_pending, when_full.value, *texts]
         with redis_away_is_store_away():
-            done = await LIBRARY.call(self._redis, "audit_append", names, [most_pending, *texts])
+            done = await LIBRARY.call(self._redis, "audit_append", names, given)
         if not done:
             raise AuditFull
 
@@ -129,6 +157,13 @@ class Audit:
                     "XDEL", keys.AUDIT_PENDING, *(row["audit_id"] for row in rows)
                 )
         return len(rows)
+
+    async def arrears(self) -> Arrears:
+        """What SQL has not."""
+        with redis_away_is_store_away():
+            pending = await self._redis.execute_command("XLEN", keys.AUDIT_PENDING)
+            lost = await self._redis.execute_command("GET", keys.AUDIT_LOST)
+        return Arrears(pending, int(lost or 0))
 
     async def lead(self, boot_id: str, ttl_s: float) -> bool:
         """Whether this process is the one that drains now; asking in time keeps it so.

@@ -113,6 +113,9 @@ AUDIT_LOGS = "iam:audit:logs"
 AUDIT_PENDING = "iam:audit:pending"
 """Stream of what is in the audit log and still to be written to SQL."""
 
+AUDIT_LOST = "iam:audit:lost"
+"""String: how many entries of the audit log, ever, did not come to SQL, since too many waited for it."""
+
 AUDIT_LEASE = "iam:audit:lease"
 """String with expiry: the login worker that writes the audit log to SQL now (a lease)."""
 

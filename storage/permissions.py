@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from storage import keys
-from storage.audit import ALLOWED, DENIED, MOST_PENDING, NO_POLICY, Audit, AuditFull, Entry
+from storage.audit import ALLOWED, DENIED, MOST_PENDING, NO_POLICY, Audit, AuditFull, Entry, WhenFull
 from storage.database import Database
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
@@ -51,12 +51,17 @@ class Permissions:
         watch: PolicyWatch,
         groups: Groups,
         role_of: Callable[[str], Awaitable[str | None]],
+        when_full: WhenFull = WhenFull.REFUSE,
     ) -> None:
-        """`role_of` answers a user id's role, None for an account that may not be used."""
+        """`role_of` answers a user id's role, None for an account that may not be used.
+
+        `when_full` is what becomes of a decision while the audit log is full.
+        """
         self._redis = redis
         self._watch = watch
         self._groups = groups
         self._role_of = role_of
+        self._when_full = when_full
         self._audit = Audit(redis)
 
     async def check(self, user_id: str, question: Question) -> Decision:
@@ -68,7 +73,7 @@ class Permissions:
                 return kept
         found = await self.explain(user_id, question, version)
         if question.context or found.facts is None:
-            await self._audit.append([entry(user_id, question, found.decision)], MOST_PENDING)
+            await self._audit.append([entry(user_id, question, found.decision)], self._when_full)
         else:
             await self._keep(found.version, found.facts, question, found.decision)
         return found.decision
@@ -90,9 +95,10 @@ class Permissions:
         names = [
             keys.permission(user_id, question.action, question.resource), keys.POLICY_VERSION,
             keys.user(user_id), keys.user_groups(user_id), keys.AUDIT_LOGS, keys.AUDIT_PENDING,
+            keys.AUDIT_LOST,
         ]  # fmt: skip
-        who, action, resource, *_ = Entry(user_id, question.action, question.resource, "", "").texts()
-        answer = await self._call("permission_read", names, MOST_PENDING, who, action, resource)
+        asked = Entry(user_id, question.action, question.resource, "", "").texts()[:3]
+        answer = await self._call("permission_read", names, MOST_PENDING, self._when_full.value, *asked)
         match answer:
             case [b"full"]:
                 raise AuditFull
@@ -106,14 +112,14 @@ class Permissions:
         user_id = facts.user_id
         names = [
             keys.permission(user_id, question.action, question.resource),
-            keys.limit("permissions", user_id), keys.AUDIT_LOGS, keys.AUDIT_PENDING,
+            keys.limit("permissions", user_id), keys.AUDIT_LOGS, keys.AUDIT_PENDING, keys.AUDIT_LOST,
         ]  # fmt: skip
         ends = datetime.now(UTC) + timedelta(seconds=DECISION_LIFE_S)
         await self._call(
             "permission_keep", names, version, facts.role, ",".join(facts.groups),
             "true" if decision.allowed else "false", decision.reason, decision.policy_matched or "",
             ends.strftime("%Y-%m-%dT%H:%M:%SZ"), DECISION_LIFE_S * 1000, MOST_KEPT_A_MINUTE,
-            *entry(user_id, question, decision).texts(),
+            *entry(user_id, question, decision).texts(), MOST_PENDING,
         )  # fmt: skip
 
     async def _call(self, function: str, names: list[str], *args: Any) -> Any:

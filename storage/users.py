@@ -116,6 +116,11 @@ class Users:
         self._secrets = secrets
         self._rows = Gathering(self._look_up)
 
+    async def role_of(self, user_id: str) -> str | None:
+        """The role of an account, None for one that may not be used or is not there."""
+        user = await self.get(user_id)
+        return user.role if user is not None and user.status is AccountStatus.ACTIVE else None
+
     async def taken(self, user_id: str, email: str) -> Literal["username", "email"] | None:
         """Which of the two is known to belong to an account, at the cost of one round trip to Redis.
 

@@ -13,8 +13,8 @@ import structlog
 
 from protocol.connection import error_frame, reply_frame
 from protocol.envelope import Address, Change, Confidence, Delivery, Envelope
-from protocol.errors import BUSY, BUSY_RETRY_MS, FORBIDDEN, INTERNAL, NOT_AUTHENTICATED, RequestError
-from protocol.messages import REQUESTS, TRUSTED, Message, owned_by
+from protocol.errors import BUSY, BUSY_RETRY_MS, INTERNAL, NOT_AUTHENTICATED, RequestError
+from protocol.messages import REQUESTS, Message, owned_by
 from runtime.sealing import Seals, Undecipherable
 from runtime.traffic import Traffic
 from storage.errors import StoreAway
@@ -48,19 +48,11 @@ class Call(msgspec.Struct, Generic[D], frozen=True):
     envelope: Envelope
 
 
-def acting_for(call: Call[Any], user_id: str | None) -> str:
-    """The user whom a request is about: the sender, or the one that it names.
-
-    Raises RequestError FORBIDDEN where it names another and the sender has no role for that.
-    """
-    sender = call.envelope.user_id
-    if sender is None:
+def sender(call: Call[Any]) -> str:
+    """The user who sent the request. Raises RequestError NOT_AUTHENTICATED."""
+    if call.envelope.user_id is None:
         raise RequestError(NOT_AUTHENTICATED)
-    if user_id is None or user_id == sender:
-        return sender
-    if TRUSTED.isdisjoint(call.envelope.roles):
-        raise RequestError(FORBIDDEN, "Only a game server or an administrator may name another user.")
-    return user_id
+    return call.envelope.user_id
 
 
 def record(call: Call[Any], scope: str) -> Record:
@@ -89,6 +81,9 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 Handler = Callable[[R, Call[Any]], Awaitable[Message | Answer]]
+
+LetIn = Callable[[Call[Any]], Awaitable[None]]
+"""Raises RequestError FORBIDDEN for a gated request whose sender may not send it."""
 
 
 class Handlers(Generic[R]):
@@ -132,8 +127,9 @@ class Handlers(Generic[R]):
 class Requests(Generic[R]):
     """Works on entries that hold envelopes. `room` is handed to every handler."""
 
-    def __init__(self, handlers: Handlers[R], room: R, outbox: Outbox, seals: Seals) -> None:
+    def __init__(self, handlers: Handlers[R], room: R, outbox: Outbox, seals: Seals, let_in: LetIn) -> None:
         self.owner = handlers.owner
+        self._let_in = let_in
         self._handlers = handlers
         self._room = room
         self._outbox = outbox
@@ -182,6 +178,8 @@ class Requests(Generic[R]):
             if declared.confidential:
                 envelope = self._opened(envelope)
             call = Call(self._data[declared.data].decode(envelope.data), envelope)
+            if declared.gated:
+                await self._let_in(call)
             answer = await self._handlers[declared.data](self._room, call)
         except Exception as error:
             return self._error(envelope, _refusal(envelope, error)), None, ()

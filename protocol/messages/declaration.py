@@ -30,7 +30,7 @@ GAME_SERVER = "GAME_SERVER"
 """The role of a game's server."""
 
 TRUSTED = frozenset({ADMIN, GAME_SERVER})
-"""The roles that may act for another user (wire.md, "Requests")."""
+"""The roles of trust: whoever loses one is kicked out."""
 
 
 class Access(Enum):
@@ -44,10 +44,8 @@ class Access(Enum):
 class RequestType:
     """One request's declaration.
 
-    `owner` is the kind of worker that answers it, or `socketd` for what the node answers itself.
-        REQUESTS[name] = RequestType(
-            name, data, reply, owner, access, roles, lane, status, scope, errors, confidential
-        )
+    `owner` is the kind of worker that answers it, or `socketd` for what the node answers itself. One that is
+    `gated` is answered to those alone whom a policy lets send it (`workers/gate.py`).
     """
 
     name: str
@@ -55,7 +53,7 @@ class RequestType:
     reply: type[Message]
     owner: str
     access: Access
-    roles: frozenset[str]
+    gated: bool
     lane: Lane
     status: int
     scope: str | None
@@ -86,7 +84,7 @@ def request(
     owner: str,
     reply: type[Message],
     access: Access = Access.SIGNED_IN,
-    roles: frozenset[str] = frozenset(),
+    gated: bool = False,
     lane: Lane = Lane.NORMAL,
     status: int = 200,
     scope: str | None = None,
@@ -99,7 +97,7 @@ def request(
         if name in REQUESTS:
             raise ValueError(f"Request {name} is declared twice.")
         REQUESTS[name] = RequestType(
-            name, data, reply, owner, access, roles, lane, status, scope, errors, confidential
+            name, data, reply, owner, access, gated, lane, status, scope, errors, confidential
         )
         return data
 

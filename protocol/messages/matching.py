@@ -12,7 +12,7 @@ from protocol.errors import (
     NOT_IN_QUEUE,
     SESSION_NOT_FOUND,
 )
-from protocol.messages.declaration import TRUSTED, Message, event, request
+from protocol.messages.declaration import Message, event, request
 from protocol.queues import Lane
 
 LONGEST_WAIT_S = 60
@@ -131,7 +131,7 @@ class Finished(Message, frozen=True):
     "game.finish",
     owner="game",
     reply=Finished,
-    roles=TRUSTED,
+    gated=True,
     status=202,
     errors=(SESSION_NOT_FOUND, ALREADY_FINISHED),
 )

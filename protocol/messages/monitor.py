@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
-from protocol.messages.declaration import ADMIN, Message, Nothing, event, request
+from protocol.messages.declaration import Message, Nothing, event, request
 
 
 class AlertState(StrEnum):
@@ -22,7 +22,7 @@ class AlertLevel(StrEnum):
     CRITICAL = "CRITICAL"
 
 
-@request("monitor.subscribe", owner="operations", reply=Nothing, roles=frozenset({ADMIN}))
+@request("monitor.subscribe", owner="operations", reply=Nothing, gated=True)
 class MonitorSubscribe(Message, frozen=True):
     """Hear METRICS every few seconds and each ALERT, from now on; those that are open come at once."""
 

@@ -76,7 +76,7 @@ class Submit(Message, frozen=True):
 
     `file_upload` needs `fileName` and `size`, and the file: `fileData` up to 512 KiB, else `portal.upload`.
     `data_processing` needs `source` and `operation`. `notification` needs `message`, and `recipients`,
-    `groups` or both; groups and `email` are for the roles ADMIN and GAME_SERVER.
+    `groups` or both; groups and `email` are for whom a policy lets write so.
     """
 
     task_type: TaskType

@@ -26,10 +26,14 @@ end
 
 local AUDIT_FIELDS = {'who', 'action', 'resource', 'result', 'policy', 'reason'}
 
--- Writes down what was decided, done or refused. `entry` has the texts of AUDIT_FIELDS, in that order.
-local function audit(logs, pending, at, entry)
+local function show(logs, at, entry)
   redis.call('LPUSH', logs, at .. '|' .. table.concat(entry, '|', 1, 5))
   redis.call('LTRIM', logs, 0, MOST_AUDITED - 1)
+end
+
+-- Writes down what was decided, done or refused. `entry` has the texts of AUDIT_FIELDS, in that order.
+local function audit(logs, pending, at, entry)
+  show(logs, at, entry)
   local fields = {}
   for i, name in ipairs(AUDIT_FIELDS) do
     fields[#fields + 1] = name
@@ -38,15 +42,25 @@ local function audit(logs, pending, at, entry)
   redis.call('XADD', pending, '*', unpack(fields))
 end
 
--- KEYS: log, pending. ARGV: entries that may be pending (0: any number), then six texts for each entry. Answers 1, or 0
--- where too many are pending.
+-- The same for what is decided of players, which must not fill the memory while SQL is away: where as many are pending
+-- as may be, it is shown and counted as lost to SQL.
+local function audit_within(most, lost, logs, pending, at, entry)
+  if redis.call('XLEN', pending) < most then return audit(logs, pending, at, entry) end
+  show(logs, at, entry)
+  redis.call('INCR', lost)
+end
+
+-- KEYS: log, pending, lost. ARGV: entries that may be pending, 'write', 'refuse' or 'count' for what becomes of more,
+-- then six texts for each entry. Answers 1, or 0 where they are refused.
 redis.register_function('audit_append_@VERSION@', function(keys, args)
   redis.call('LLEN', keys[1]) -- of another type, they refuse before anything is written
   local pending, most = redis.call('XLEN', keys[2]), tonumber(args[1])
-  if most > 0 and pending >= most then return 0 end
+  redis.call('STRLEN', keys[3])
+  if args[2] == 'refuse' and pending >= most then return 0 end
+  if args[2] ~= 'count' then most = math.huge end
   local at = iso_time() .. 'Z'
-  for first = 2, #args, 6 do
-    audit(keys[1], keys[2], at, {unpack(args, first, first + 5)})
+  for first = 3, #args, 6 do
+    audit_within(most, keys[3], keys[1], keys[2], at, {unpack(args, first, first + 5)})
   end
   return 1
 end)

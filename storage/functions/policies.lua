@@ -1,7 +1,8 @@
 -- The cached policies and groups. Their version is the time of the last change, and what was cached under another one
 -- is not read. A reader takes the version, reads SQL, and fills the cache only if the version is still the same; who
 -- changes a policy or a group sets a new one after the commit: so nothing that was read before a change is ever
--- cached after it. The index, {version, policies, groups} as JSON, says whose hashes are in the cache.
+-- cached after it. The index, {version, defaults, policies, groups} as JSON, says whose hashes are in the cache;
+-- defaults is the migration that last brought some, which changes no version.
 
 local POLICY_FIELDS = {'policyName', 'description', 'rules'}
 local GROUP_FIELDS = {'groupName', 'description', 'permissions'}
@@ -52,12 +53,12 @@ redis.register_function('policies_changed_@VERSION@', function(keys)
   return set_version(keys[1])
 end)
 
--- KEYS: version, index. ARGV: prefixes of policies and of groups. Answers the version, and where all is in the cache
+-- KEYS: version, index. ARGV: prefixes of policies and of groups, defaults. Answers the version, and where all is in the cache
 -- the policies and the groups, each as its id and its fields.
 redis.register_function('policies_read_@VERSION@', function(keys, args)
   local version = redis.call('GET', keys[1]) or set_version(keys[1])
   local index = cjson.decode(redis.call('GET', keys[2]) or '{}')
-  if index.version ~= version then return {version} end
+  if index.version ~= version or index.defaults ~= args[3] then return {version} end
   local policies = cached(args[1], index.policies, POLICY_FIELDS)
   local groups = cached(args[2], index.groups, GROUP_FIELDS)
   if not (policies and groups) then return {version} end
@@ -65,7 +66,7 @@ redis.register_function('policies_read_@VERSION@', function(keys, args)
 end)
 
 -- KEYS: version, index. ARGV: the version that was read before SQL was, ms for which the cache is good, prefixes of
--- policies and of groups, and {policies, groups} as JSON: of each its id and its fields.
+-- policies and of groups, {policies, groups} as JSON: of each its id and its fields, and defaults.
 redis.register_function('policies_fill_@VERSION@', function(keys, args)
   if redis.call('GET', keys[1]) ~= args[1] then return end
   local old = cjson.decode(redis.call('GET', keys[2]) or '{"policies":[],"groups":[]}')
@@ -74,8 +75,8 @@ redis.register_function('policies_fill_@VERSION@', function(keys, args)
   local groups, kept_groups = fill(args[4], read.groups, GROUP_FIELDS, args[2])
   forget(args[3], old.policies, kept_policies)
   forget(args[4], old.groups, kept_groups)
-  redis.call('SET', keys[2], cjson.encode({version = args[1], policies = policies, groups = groups}),
-    'PX', args[2])
+  local index = {version = args[1], defaults = args[6], policies = policies, groups = groups}
+  redis.call('SET', keys[2], cjson.encode(index), 'PX', args[2])
 end)
 
 -- Somebody joined or left a group: its count is to be read anew.

@@ -2,10 +2,11 @@
 
 from storage.policies.conditions import ConditionFault, Facts
 from storage.policies.policy import Policy, PolicyFault, Rule, parse
-from storage.policies.rulebook import Decision, Question, Rulebook
+from storage.policies.rulebook import ROLES_OF_TRUST, Decision, Question, Rulebook, bearing
 from storage.policies.store import Policies, PolicyNotFound, PolicyWatch
 
 __all__ = [
+    "ROLES_OF_TRUST",
     "ConditionFault",
     "Decision",
     "Facts",
@@ -17,5 +18,6 @@ __all__ = [
     "Question",
     "Rule",
     "Rulebook",
+    "bearing",
     "parse",
 ]

@@ -16,6 +16,10 @@ CACHE_LIFE_S = 300
 """How long a change that was made by hand in SQL may take to be noticed by who reads the cache."""
 
 
+DEFAULTS_REVISION = "0008"
+"""The newest migration that brings policies or groups: what was cached before it is not read after it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Records:
     """What is in SQL: of each policy and each group its id and three texts, as their hashes have them."""
@@ -42,7 +46,9 @@ class PolicyCache:
     async def read(self) -> tuple[str, Records | None]:
         """The version, and what is cached for it."""
         names = [keys.POLICY_VERSION, keys.POLICY_INDEX]
-        answer = await self._call("policies_read", names, keys.POLICY_PREFIX, keys.GROUP_PREFIX)
+        answer = await self._call(
+            "policies_read", names, keys.POLICY_PREFIX, keys.GROUP_PREFIX, DEFAULTS_REVISION
+        )
         version = answer[0].decode()
         if len(answer) == 1:
             return version, None
@@ -54,8 +60,9 @@ class PolicyCache:
         read = json.dumps({"policies": records.policies, "groups": records.groups})
         life_ms = CACHE_LIFE_S * 1000
         await self._call(
-            "policies_fill", names, version, life_ms, keys.POLICY_PREFIX, keys.GROUP_PREFIX, read
-        )
+            "policies_fill", names, version, life_ms, keys.POLICY_PREFIX, keys.GROUP_PREFIX, read,
+            DEFAULTS_REVISION,
+        )  # fmt: skip
 
     async def member_count(self, group_id: str) -> tuple[int | None, str]:
         """How many belong to a group, None while that is not known, and how often that has changed."""

@@ -57,10 +57,14 @@ class ConditionFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of the user who asks: what conditions call `user`."""
+    """What is known of the user who asks: what conditions call `user`.
+
+    `role` is the account's own, `roles` are those that policies let it bear.
+    """
 
     user_id: str
     role: str
+    roles: Sequence[str]
     groups: Sequence[str]
     permissions: Sequence[str]
 
@@ -73,6 +77,7 @@ class Circumstances:
             {
                 "user.id": facts.user_id,
                 "user.role": facts.role,
+                "user.roles": list(facts.roles),
                 "user.groups": list(facts.groups),
                 "user.permissions": list(facts.permissions),
                 "action": action,
@@ -144,6 +149,7 @@ def _language(*, knows_user_id: bool) -> cel.Env:
     variables = {
         **({"user.id": cel.Type.STRING} if knows_user_id else {}),
         "user.role": cel.Type.STRING,
+        "user.roles": texts,
         "user.groups": texts,
         "user.permissions": texts,
         "action": cel.Type.STRING,

@@ -5,9 +5,10 @@ its effect; and what no rule allows is not allowed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from protocol.messages import ADMIN, GAME_SERVER
 from storage.policies.conditions import Circumstances, Condition, ConditionFailed, Facts, condition
 from storage.policies.matching import SEPARATOR, Pattern
 from storage.policies.policy import Policy, Rule
@@ -16,6 +17,9 @@ MOST_KNOWN = 4096
 """Decisions that a rulebook remembers; past it it forgets them and begins anew."""
 
 NOTHING_MATCHES = "No policy allows this."
+
+ROLES_OF_TRUST = (ADMIN, GAME_SERVER)
+"""Roles that a policy may give to who has another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ class _Entry:
         return Decision(allowed, reason, self.policy.policy_id)
 
 
+def bearing(role: str) -> Question:
+    """Whether a session may bear a role."""
+    return Question("role:bear", f"role:{role}", {})
+
+
 class Rulebook:
     """The policies of one version, and what belonging to a group permits."""
 
@@ -86,7 +95,19 @@ class Rulebook:
         permissions = {
             name for group_id in mine if group_id in self.groups for name in self.groups[group_id].permissions
         }
-        return Facts(user_id, role, mine, sorted(permissions))
+        alone = Facts(user_id, role, [role], mine, sorted(permissions))
+        return replace(alone, roles=list(self.bearing(alone)))
+
+    def bearing(self, facts: Facts) -> dict[str, Decision]:
+        """The roles that a session of the user bears, and the decisions that let it.
+
+        Rules about bearing a role know of no other role than the account's own.
+        """
+        alone = replace(facts, roles=[facts.role])
+        asked = {
+            role: self.decide(alone, bearing(role)) for role in dict.fromkeys((facts.role, *ROLES_OF_TRUST))
+        }
+        return {role: decision for role, decision in asked.items() if decision.allowed}
 
     def decide(self, facts: Facts, question: Question) -> Decision:
         """Whether the user may do it.
@@ -98,7 +119,7 @@ class Rulebook:
             return _decide(facts, question, list(self._matching(question)))
         asked = (
             *(question.action, question.resource, facts.role),
-            *(tuple(facts.groups), tuple(facts.permissions)),
+            *(tuple(facts.roles), tuple(facts.groups), tuple(facts.permissions)),
         )
         known = self._known.get(asked)
         if known is not None:

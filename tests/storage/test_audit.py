@@ -7,18 +7,31 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given, strategies as st
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
 from storage import keys
-from storage.audit import BATCH, Audit, AuditFull, Entry, Row, Search, as_field, search
+from storage.audit import (
+    BATCH,
+    Arrears,
+    Audit,
+    AuditFull,
+    Entry,
+    Row,
+    Search,
+    WhenFull,
+    as_field,
+    search,
+)
 from storage.connections import connect
 from storage.database import Database
 from storage.errors import StoreAway
 from storage.escaping import escaped
 from storage.migrations import migrate
 from storage.tables import audit_logs
+from workers.login.auditing import Auditing
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(\|[^|]+){5}\Z")
 JOIN = Entry("anna", "queue:join", "queue:login", "ALLOWED", "policy123", "because")
@@ -163,11 +176,33 @@ async def test_one_at_a_time_leads(redis: Redis) -> None:
 
 async def test_what_may_be_refused_is_refused_when_too_much_waits(redis: Redis) -> None:
     audit = Audit(redis)
-    await audit.append([JOIN, JOIN], most_pending=2)
+    await audit.append([JOIN, JOIN], WhenFull.REFUSE, most_pending=2)
     with pytest.raises(AuditFull):
-        await audit.append([JOIN], most_pending=2)
-    await audit.append([JOIN])
+        await audit.append([JOIN], WhenFull.REFUSE, most_pending=2)
+    await audit.append([JOIN], WhenFull.WRITE, most_pending=2)
     assert await redis.xlen(keys.AUDIT_PENDING) == await redis.llen(keys.AUDIT_LOGS) == 3
+    assert await audit.arrears() == Arrears(pending=3, lost=0)
+
+
+async def test_what_goes_on_when_too_much_waits_is_shown_and_counted(redis: Redis) -> None:
+    audit = Audit(redis)
+    for _ in range(2):
+        await audit.append([JOIN, JOIN], WhenFull.COUNT, most_pending=3)
+    assert await audit.arrears() == Arrears(pending=3, lost=1)
+    assert await redis.llen(keys.AUDIT_LOGS) == 4
+
+
+async def test_the_loss_is_told_once(redis: Redis, database: Database) -> None:
+    audit, found = Audit(redis), Auditing(Audit(redis), database, "boot")
+    await audit.append([JOIN] * 5, WhenFull.COUNT, most_pending=2)
+    with structlog.testing.capture_logs() as told:
+        for _ in range(3):
+            await found._look()
+        await audit.append([JOIN] * 5, WhenFull.COUNT, most_pending=4)
+        await found._look()
+    assert [(line["lost"], line["ever"]) for line in told] == [(3, 3), (1, 4)]
+    served = {metric.name: metric.samples[0].value for metric in found.figures()}
+    assert served == {"lobbyd_audit_pending": 4, "lobbyd_audit_lost": 4}
 
 
 async def test_without_redis_nothing_is_taken_for_written(own_redis: Any) -> None:

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from sqlalchemy import update
 
 from storage import keys
-from storage.audit import MOST_PENDING, Audit, AuditFull
+from storage.audit import MOST_PENDING, Arrears, Audit, AuditFull, WhenFull
 from storage.connections import connect
 from storage.database import Database
 from storage.group_catalogue import Definition, GroupCatalogue
@@ -188,6 +188,11 @@ async def test_what_could_not_be_written_down_is_not_answered(desk: Desk) -> Non
     for question in (JOIN, Question(*JOIN_NAMES, {"level": 1}), Question("new", "thing", {})):
         with pytest.raises(AuditFull):
             await desk.allowed(question=question)
+    # What lobbyd asks by itself goes on, and is counted: kept, with a context, and new.
+    own = Permissions(desk.redis, PolicyWatch(desk.policies), desk.groups, desk._role_of, WhenFull.COUNT)
+    for question in (JOIN, Question(*JOIN_NAMES, {"level": 1}), Question("new", "thing", {})):
+        assert not (await own.check("anna", question)).allowed
+    assert await Audit(desk.redis).arrears() == Arrears(pending=MOST_PENDING + 1, lost=3)
 
 
 async def test_an_account_changed_by_hand_counts_once_its_cache_is_over(desk: Desk) -> None:

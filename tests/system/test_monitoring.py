@@ -113,8 +113,12 @@ async def heard_of(operator: Guest, subject: str, state: AlertState) -> Alert:
 async def test_players_may_not_listen(desk: Cluster) -> None:
     guest = await Guest.at(desk["SOCK001"].endpoint)
     await guest.refused(MonitorSubscribe(), "NOT_AUTHENTICATED")
-    await guest.sign_up(f"player-{uuid.uuid4().hex[:8]}")
+    name = f"player-{uuid.uuid4().hex[:8]}"
+    await guest.sign_up(name)
     await guest.refused(MonitorSubscribe(), "FORBIDDEN")
+    lines = desk.redis.lrange(keys.AUDIT_LOGS, 0, -1)
+    said = f"|{name}|request:send|request:monitor:subscribe|DENIED|-"
+    assert any(str(line).endswith(said) for line in lines)
     guest.leave()
 
 

@@ -1,10 +1,12 @@
 """Moves the audit log to SQL, while this worker holds the lease; the next takes over when it dies."""
 
 import asyncio
+from collections.abc import Iterator
 
 import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from storage.audit import BATCH, Audit
+from storage.audit import BATCH, Arrears, Audit
 from storage.database import Database
 from storage.errors import StoreAway
 
@@ -21,17 +23,43 @@ class Auditing:
         self._audit = audit
         self._database = database
         self._boot_id = boot_id
+        self._arrears: Arrears | None = None
+        self._told = 0
 
     async def run(self) -> None:
         """Move what there is, for as long as the process lives."""
         while True:
             try:
-                is_more = await self._audit.lead(self._boot_id, LEASE_S) and await self._drain()
+                is_more = await self._look()
             except StoreAway as error:
                 log.warning("the audit log waits", cause=str(error))
                 is_more = False
             if not is_more:
                 await asyncio.sleep(PAUSE_S)
 
-    async def _drain(self) -> bool:
+    def figures(self) -> Iterator[Metric]:
+        """For Prometheus; nothing while another worker moves the log."""
+        if self._arrears is None:
+            return
+        yield GaugeMetricFamily(
+            "lobbyd_audit_pending", "Entries of the audit log that wait for SQL.", self._arrears.pending
+        )
+        yield CounterMetricFamily(
+            "lobbyd_audit_lost", "Entries of the audit log that SQL never had.", self._arrears.lost
+        )
+
+    async def _look(self) -> bool:
+        """Move what there is. Answers whether there is more."""
+        if not await self._audit.lead(self._boot_id, LEASE_S):
+            self._arrears = None
+            return False
+        self._arrears = await self._audit.arrears()
+        self._tell(self._arrears)
         return await self._audit.drain(self._database) == BATCH
+
+    def _tell(self, arrears: Arrears) -> None:
+        if arrears.lost > self._told:
+            log.error(
+                "entries of the audit log were lost to SQL", lost=arrears.lost - self._told, ever=arrears.lost
+            )
+        self._told = arrears.lost

@@ -9,7 +9,7 @@ from protocol.errors import INVALID_CREDENTIALS, TOO_MANY_ATTEMPTS, RequestError
 from runtime.secrets import Purpose, Secrets
 from runtime.settings import LimitsSettings
 from storage.attempts import Attempts
-from storage.audit import DENIED, Audit, Entry
+from storage.audit import DENIED, Audit, Entry, WhenFull
 from storage.logins import Logins, Origin, Outlook
 
 NEW_PLACE, NEW_DEVICE, FAILURES = 0.25, 0.25, 0.5
@@ -103,7 +103,8 @@ class Caution:
             if not await self._told.count(user_id):
                 reason = f"risk {risk:g} after {outlook.failures} failures"
                 await self._audit.append(
-                    [Entry(user_id, "auth:login", f"user:{user_id}", DENIED, "risk", reason)]
+                    [Entry(user_id, "auth:login", f"user:{user_id}", DENIED, "risk", reason)],
+                    WhenFull.COUNT,
                 )
             raise RequestError(TOO_MANY_ATTEMPTS, RISKY, max(1, outlook.calm_ms))
         return risk

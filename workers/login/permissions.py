@@ -1,9 +1,6 @@
 """What users may do: `iam.groups`, `iam.policies`, `iam.check_permission`, and what sessions bear."""
 
-from typing import Any
-
-from protocol.errors import FORBIDDEN, NOT_AUTHENTICATED, RequestError
-from protocol.messages import ADMIN, GAME_SERVER
+from protocol.errors import FORBIDDEN, RequestError
 from protocol.messages.iam import (
     CheckPermission,
     Group,
@@ -15,25 +12,23 @@ from protocol.messages.iam import (
     Policy,
     PolicyRule,
 )
+from storage.audit import WhenFull
 from storage.permissions import entry
-from storage.policies import Question
+from storage.policies import ROLES_OF_TRUST, Question, bearing
 from storage.sessions import Rights
 from storage.users import User
 from workers.login.room import LoginRoom, handlers
-from workers.requests import Call
+from workers.requests import Call, sender
 
 READ_GROUPS = Question("iam:read", "iam:groups", {})
 READ_POLICIES = Question("iam:read", "iam:policies", {})
-
-PRIVILEGED = (ADMIN, GAME_SERVER)
-"""Roles that a policy may give to who has another one; bearing one of them is written down."""
 
 
 @handlers.handles(CheckPermission)
 async def check_permission(room: LoginRoom, call: Call[CheckPermission]) -> Permission:
     """Say whether the sender may do it, and why."""
     question = Question(call.data.action, call.data.resource, call.data.context or {})
-    decision = await room.permissions.check(_sender(call), question)
+    decision = await room.permissions.check(sender(call), question)
     return Permission(
         allowed=decision.allowed, reason=decision.reason, policy_matched=decision.policy_matched
     )
@@ -42,7 +37,7 @@ async def check_permission(room: LoginRoom, call: Call[CheckPermission]) -> Perm
 @handlers.handles(ListGroups)
 async def list_groups(room: LoginRoom, call: Call[ListGroups]) -> Groups:
     """Say which groups the sender belongs to."""
-    user_id = _sender(call)
+    user_id = sender(call)
     await _need(room, user_id, READ_GROUPS)
     rulebook = await room.policies.current()
     mine = await room.groups.of(user_id)
@@ -64,7 +59,7 @@ async def list_groups(room: LoginRoom, call: Call[ListGroups]) -> Groups:
 @handlers.handles(ListPolicies)
 async def list_policies(room: LoginRoom, call: Call[ListPolicies]) -> Policies:
     """Say which policies there are."""
-    await _need(room, _sender(call), READ_POLICIES)
+    await _need(room, sender(call), READ_POLICIES)
     rulebook = await room.policies.current()
     found = [
         Policy(
@@ -84,24 +79,21 @@ async def list_policies(room: LoginRoom, call: Call[ListPolicies]) -> Policies:
 
 
 async def rights(room: LoginRoom, user: User) -> Rights:
-    """What the user's session may do: the roles that policies let it bear, the permissions of its groups."""
+    """What the user's session may do: the roles that policies let it bear, the permissions of its groups.
+
+    Bearing a role of trust is written down.
+    """
     rulebook = await room.policies.recent()
     facts = rulebook.facts(user.user_id, user.role, await room.groups.of(user.user_id))
-    roles = []
-    for role in dict.fromkeys((user.role, *PRIVILEGED)):
-        question = Question("role:bear", f"role:{role}", {})
-        decision = rulebook.decide(facts, question)
-        if decision.allowed:
-            roles.append(role)
-            if role in PRIVILEGED:
-                await room.audit.append([entry(user.user_id, question, decision)])
-    return Rights(role=",".join(roles), permissions=",".join(facts.permissions))
-
-
-def _sender(call: Call[Any]) -> str:
-    if call.envelope.user_id is None:
-        raise RequestError(NOT_AUTHENTICATED)
-    return call.envelope.user_id
+    borne = rulebook.bearing(facts)
+    trusted = [
+        entry(user.user_id, bearing(role), decision)
+        for role, decision in borne.items()
+        if role in ROLES_OF_TRUST
+    ]
+    if trusted:
+        await room.audit.append(trusted, WhenFull.COUNT)
+    return Rights(role=",".join(borne), permissions=",".join(facts.permissions))
 
 
 async def _need(room: LoginRoom, user_id: str, question: Question) -> None:

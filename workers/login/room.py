@@ -9,7 +9,7 @@ from runtime.daemon import Step
 from runtime.settings import Config
 from storage.admission import AdmissionSettings
 from storage.attempts import Attempts
-from storage.audit import Audit
+from storage.audit import Audit, WhenFull
 from storage.database import Database
 from storage.group_catalogue import GroupCatalogue
 from storage.groups import Groups
@@ -24,7 +24,8 @@ from storage.queues import QueueServer
 from storage.sessions import Sessions
 from storage.tasks import Tasks
 from storage.tickets import Asker, Tickets
-from storage.users import AccountStatus, Users
+from storage.users import Users
+from workers.gate import Gate
 from workers.login.admission import Admission
 from workers.login.auditing import Auditing
 from workers.login.caution import Caution, Origins
@@ -101,7 +102,7 @@ def assemble(process: WorkerProcess) -> Kind:
         groups=groups,
         group_catalogue=GroupCatalogue(database, wire),
         policies=policies,
-        permissions=Permissions(wire, policies, groups, partial(_role_of, users)),
+        permissions=Permissions(wire, policies, groups, users.role_of),
         audit=audit,
         tickets=tickets,
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
@@ -131,7 +132,10 @@ def assemble(process: WorkerProcess) -> Kind:
     )
     survey = Survey(tickets, outbox, admission, process.boot_id, settings, configure)
     auditing = Auditing(audit, database, process.boot_id)
+    process.exporter.add(auditing.figures)
     key_ring = KeyRing(database, secrets)
+    gate = Gate(Permissions(wire, policies, groups, users.role_of, WhenFull.COUNT))
+    requests = Requests(handlers, room, outbox, process.seals, gate.let_in)
 
     async def prepare_database() -> None:
         await migrate(config.database.url)
@@ -155,7 +159,7 @@ def assemble(process: WorkerProcess) -> Kind:
         room.hashing.close()
 
     return Kind(
-        [request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY)],
+        [request_intake(config, requests, CONCURRENCY)],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
             Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),
@@ -165,8 +169,3 @@ def assemble(process: WorkerProcess) -> Kind:
         ],
         after=[Step("admission", start_admission)],
     )
-
-
-async def _role_of(users: Users, user_id: str) -> str | None:
-    user = await users.get(user_id)
-    return user.role if user is not None and user.status is AccountStatus.ACTIVE else None

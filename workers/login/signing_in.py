@@ -26,6 +26,7 @@ from protocol.messages.auth import (
     Resumed,
     TokenPair,
 )
+from storage.audit import WhenFull
 from storage.errors import StoreAway
 from storage.permissions import entry
 from storage.servers import now_ms
@@ -99,7 +100,7 @@ async def _tier(room: LoginRoom, user: User) -> Tier:
     facts = rulebook.facts(user.user_id, user.role, await room.groups.of(user.user_id))
     tier, decision = tier_of(rulebook, facts)
     if decision is not None:
-        await room.audit.append([entry(user.user_id, QUESTIONS[tier], decision)])
+        await room.audit.append([entry(user.user_id, QUESTIONS[tier], decision)], WhenFull.COUNT)
     return tier
 
 

@@ -15,7 +15,7 @@ from storage.queues import Busy
 from storage.servers import now_ms
 from workers.matching.book import task_ids
 from workers.matching.room import MatchingRoom, handlers
-from workers.requests import Call, acting_for, record
+from workers.requests import Call, record, sender
 
 
 @handlers.handles(FinishGame)
@@ -29,7 +29,7 @@ async def finish_game(room: MatchingRoom, call: Call[FinishGame]) -> Finished:
         session=session,
         game_type=call.data.game_type,
         scores=tuple((result.user_id, result.score) for result in call.data.results),
-        request_id=record(call, acting_for(call, None)).name,
+        request_id=record(call, sender(call)).name,
         finished_ms=now_ms(),
     )
     try:

@@ -14,14 +14,14 @@ from protocol.messages.matching import (
 )
 from storage.matches import AlreadyMatched, Entry, NotInQueue, Wish
 from workers.matching.room import MatchingRoom, handlers
-from workers.requests import Answer, Call, acting_for, record
+from workers.requests import Answer, Call, record
 from workers.standing import match_state, matched, seconds
 
 
 @handlers.handles(FindMatch)
 async def find_match(room: MatchingRoom, call: Call[FindMatch]) -> Answer:
     """Opponents at once, or a place in the queue."""
-    user_id = acting_for(call, call.data.user_id)
+    user_id = await room.gate.acting_for(call, call.data.user_id)
     skill = await room.skills.of(user_id, call.data.difficulty.value)
     wish = _wish(user_id, call.data, call.data.preferences or Preferences(), skill)
     entered = await room.matchmaker.enter(wish, record(call, user_id), call.envelope.origin)
@@ -39,7 +39,7 @@ async def find_match(room: MatchingRoom, call: Call[FindMatch]) -> Answer:
 @handlers.handles(AskMatch)
 async def ask_match(room: MatchingRoom, call: Call[AskMatch]) -> MatchState:
     """Where a player stands."""
-    standing = await room.board.standing(acting_for(call, call.data.user_id))
+    standing = await room.board.standing(await room.gate.acting_for(call, call.data.user_id))
     if standing is None:
         raise RequestError(NOT_IN_QUEUE)
     return match_state(standing)
@@ -48,7 +48,7 @@ async def ask_match(room: MatchingRoom, call: Call[AskMatch]) -> MatchState:
 @handlers.handles(CancelMatch)
 async def cancel_match(room: MatchingRoom, call: Call[CancelMatch]) -> MatchCancelled:
     """Wait no longer, or learn that it is too late."""
-    user_id = acting_for(call, call.data.user_id)
+    user_id = await room.gate.acting_for(call, call.data.user_id)
     try:
         await room.matches.cancel(user_id, record(call, user_id))
     except NotInQueue:

@@ -10,6 +10,7 @@ from storage.events import open_bus
 from storage.games import Games
 from storage.matches import DIFFICULTIES, MatchBoard, Matches
 from storage.migrations import migrate
+from workers.gate import Gate, open_gate
 from workers.matching.book import Book
 from workers.matching.crowd import Crowd, widening
 from workers.matching.matchmaker import Matchmaker
@@ -31,6 +32,7 @@ class MatchingRoom:
     matchmaker: Matchmaker
     book: Book
     skills: Skills
+    gate: Gate
 
 
 handlers: Handlers[MatchingRoom] = Handlers("game")
@@ -66,7 +68,8 @@ def assemble(process: WorkerProcess) -> Kind:
     crowd = Crowd(widenings(config.matching), by_skill)
     messenger = Messenger(outbox, matches, book.write)
     matchmaker = Matchmaker(matches, board, crowd, messenger, process.boot_id)
-    room = MatchingRoom(matches, board, matchmaker, book, skills)
+    gate = open_gate(database, process.redis, wire, process.secrets)
+    room = MatchingRoom(matches, board, matchmaker, book, skills, gate)
 
     async def prepare_database() -> None:
         await migrate(config.database.url)
@@ -83,7 +86,7 @@ def assemble(process: WorkerProcess) -> Kind:
         process.daemon.watch(book.look_after(), "look after")
 
     return Kind(
-        [request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY)],
+        [request_intake(config, Requests(handlers, room, outbox, process.seals, gate.let_in), CONCURRENCY)],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
             Step("event bus", prepare_bus, attempts=STEP_ATTEMPTS),

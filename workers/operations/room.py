@@ -6,14 +6,18 @@ from protocol.connection import event_frame
 from protocol.envelope import Delivery, Join
 from protocol.messages import Nothing
 from protocol.messages.monitor import MonitorSubscribe
+from runtime.config import ConfigError
 from runtime.daemon import Step
 from storage.admission import AdmissionSettings
+from storage.database import Database
+from storage.migrations import migrate
 from storage.monitoring import Monitoring
 from storage.priorities import Priorities
 from storage.scaling import Scaling
 from storage.whereabouts import Whereabouts
+from workers.gate import open_gate
 from workers.operations.watch import TOPIC, Watch
-from workers.process import Kind, WorkerProcess, request_intake
+from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
 from workers.requests import Answer, Call, Handlers, Requests
 from workers.telling import Telling
 
@@ -42,7 +46,11 @@ async def subscribe(room: OperationsRoom, call: Call[MonitorSubscribe]) -> Answe
 
 
 def assemble(process: WorkerProcess) -> Kind:
-    """The parts of an operations worker."""
+    """The parts of an operations worker. Raises ConfigError."""
+    if not process.config.database.url:
+        raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
+    database = Database(process.config.database.url)
+    gate = open_gate(database, process.redis, process.wire, process.secrets)
     telling = Telling(Whereabouts(process.wire), process.outbox)
     watch = Watch(
         Monitoring(process.redis),
@@ -56,15 +64,21 @@ def assemble(process: WorkerProcess) -> Kind:
 
     process.exporter.add(watch.figures)
 
+    async def prepare_database() -> None:
+        await migrate(process.config.database.url)
+
     async def register_handlers() -> None:
         handlers.check()
 
     async def start_watch() -> None:
         process.daemon.watch(watch.run(), "watch")
 
-    requests = Requests(handlers, OperationsRoom(watch), process.outbox, process.seals)
+    requests = Requests(handlers, OperationsRoom(watch), process.outbox, process.seals, gate.let_in)
     return Kind(
         [request_intake(process.config, requests, CONCURRENCY)],
-        before=[Step("handler registration", register_handlers)],
+        before=[
+            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            Step("handler registration", register_handlers),
+        ],
         after=[Step("watch", start_watch)],
     )

@@ -6,7 +6,6 @@ import msgspec
 from msgspec import UNSET
 
 from protocol.errors import NOT_AUTHENTICATED, TASK_NOT_FOUND, RequestError
-from protocol.messages import TRUSTED
 from protocol.messages.portal import (
     ListNotifications,
     NotificationList,
@@ -24,8 +23,7 @@ from workers.requests import Call
 async def state_for(room: PortalRoom, call: Call[Any], task_id: str) -> TaskState:
     """The state of a task that the sender may see. Raises RequestError TASK_NOT_FOUND."""
     state = await room.tasks.get(task_id) or await room.archive.get(task_id)
-    is_theirs = state is not None and state.user_id == call.envelope.user_id
-    if state is None or not (is_theirs or not TRUSTED.isdisjoint(call.envelope.roles)):
+    if state is None or not await room.gate.may_act_for(call, state.user_id):
         raise RequestError(TASK_NOT_FOUND)
     return state
 

@@ -21,6 +21,7 @@ from storage.queues import QueueServer
 from storage.tasks import TaskArchive, Tasks, TaskStatus, TaskWork
 from storage.users import Users
 from storage.whereabouts import Whereabouts
+from workers.gate import Gate, open_gate
 from workers.portal.archiving import Archiving
 from workers.portal.cleaning import Cleaning
 from workers.portal.engine import Engine
@@ -47,6 +48,7 @@ class PortalRoom:
     notifications: Notifications
     users: Users
     telling: Telling
+    gate: Gate
 
 
 handlers: Handlers[PortalRoom] = Handlers("portal")
@@ -99,7 +101,7 @@ def assemble(process: WorkerProcess) -> Kind:
         process.daemon.watch(archiving.run(), "archive")
         process.daemon.watch(cleaning.run(), "cleaning")
 
-    requests = Requests(handlers, room, process.outbox, process.seals)
+    requests = Requests(handlers, room, process.outbox, process.seals, room.gate.let_in)
     return Kind(
         intakes=[request_intake(process.config, requests, CONCURRENCY)],
         before=[
@@ -140,6 +142,7 @@ def _room(process: WorkerProcess) -> PortalRoom:
         notifications=Notifications(database),
         users=Users(database, process.redis, process.secrets),
         telling=Telling(Whereabouts(process.wire), process.outbox),
+        gate=open_gate(database, process.redis, process.wire, process.secrets),
     )
 
 

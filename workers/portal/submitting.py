@@ -11,13 +11,13 @@ from protocol.errors import (
     ALREADY_FINISHED,
     BUSY,
     BUSY_RETRY_MS,
-    FORBIDDEN,
     TASK_NOT_FOUND,
     TOO_MANY_TASKS,
     RequestError,
 )
-from protocol.messages import TRUSTED, Nothing
+from protocol.messages import Nothing
 from protocol.messages.portal import CancelTask, Channel, Submit, Submitted, TaskType
+from storage.policies import Question
 from storage.tasks import Accepted, NewTask, TaskNotFound, TaskOver, TaskQueueFull, TaskStatus, TooManyTasks
 from storage.tickets import Record
 from workers.portal.data_processing import DataProcessing
@@ -27,9 +27,12 @@ from workers.portal.notification import Notify
 from workers.portal.reading import state_for
 from workers.portal.room import PortalRoom, handlers, tell
 from workers.portal.uploading import begin_upload, discard_upload
-from workers.requests import Call, acting_for, record
+from workers.requests import Call, record
 
 SUFFIX_LENGTH = 10
+
+TO_GROUPS = Question("notification:send", "notification:groups", {})
+BY_EMAIL = Question("notification:send", "notification:email", {})
 
 Accept = Callable[..., Awaitable[Accepted]]
 """Accepts the task whose input, encoded, and bytes to come it is called with."""
@@ -38,7 +41,7 @@ Accept = Callable[..., Awaitable[Accepted]]
 @handlers.handles(Submit)
 async def submit(room: PortalRoom, call: Call[Submit]) -> Submitted:
     """Accept a task. Files are stored first, so that an accepted task has all that it needs."""
-    data, user_id = call.data, acting_for(call, call.data.user_id)
+    data, user_id = call.data, await room.gate.acting_for(call, call.data.user_id)
     kept = record(call, user_id)
     task_id = name_task(call.envelope.sent_ms, user_id, kept)
     accept = partial(_accept, room, call, task_id, user_id, kept)
@@ -50,7 +53,8 @@ async def submit(room: PortalRoom, call: Call[Submit]) -> Submitted:
             assert data.operation is not None, "checked by Submit"
             accepted = await accept(encode(DataProcessing(data.source, data.operation)))
         case TaskType.NOTIFICATION:
-            accepted = await accept(encode(_notify(call)))
+            await _check_reach(room, call)
+            accepted = await accept(encode(_notify(call.data, user_id, call.envelope.sent_ms)))
     return Submitted(task_id=accepted.task_id, estimated_completion=accepted.estimated_at)
 
 
@@ -115,19 +119,21 @@ async def _submit_file(
     )
 
 
-def _notify(call: Call[Submit]) -> Notify:
-    data = call.data
-    is_trusted = not TRUSTED.isdisjoint(call.envelope.roles)
-    if not is_trusted and (data.groups or data.channel is Channel.EMAIL):
-        raise RequestError(
-            FORBIDDEN, "Only a game server or an administrator may notify groups, or send email."
-        )
+async def _check_reach(room: PortalRoom, call: Call[Submit]) -> None:
+    """Raise RequestError FORBIDDEN for whom and how not everybody may write to."""
+    if call.data.groups:
+        await room.gate.need(call, TO_GROUPS, "You may not notify groups")
+    if call.data.channel is Channel.EMAIL:
+        await room.gate.need(call, BY_EMAIL, "You may not send email")
+
+
+def _notify(data: Submit, user_id: str, sent_ms: int) -> Notify:
     assert data.message is not None, "checked by Submit"
     return Notify(
-        sender=acting_for(call, data.user_id),
+        sender=user_id,
         message=data.message,
         recipients=tuple(dict.fromkeys(data.recipients)),
         groups=tuple(dict.fromkeys(data.groups)),
         channel=data.channel,
-        sent_at=call.envelope.sent_ms,
+        sent_at=sent_ms,
     )

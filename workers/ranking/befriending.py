@@ -5,13 +5,13 @@ from protocol.messages.ranking import AddFriend, Friend, Friends, ListFriends, R
 from storage.friends import NoSuchFriend, TooManyFriends
 from storage.users import fold
 from workers.ranking.room import RankingRoom, handlers
-from workers.requests import Call, acting_for
+from workers.requests import Call, sender
 
 
 @handlers.handles(AddFriend)
 async def add(room: RankingRoom, call: Call[AddFriend]) -> Friends:
     """Make the asker and another user friends. To repeat it changes nothing, so no record is kept."""
-    user_id, friend_id = acting_for(call, None), fold(call.data.friend_id)
+    user_id, friend_id = sender(call), fold(call.data.friend_id)
     if friend_id == user_id:
         raise RequestError(INVALID_REQUEST, "`friendId`: nobody is a friend of their own")
     try:
@@ -26,7 +26,7 @@ async def add(room: RankingRoom, call: Call[AddFriend]) -> Friends:
 @handlers.handles(RemoveFriend)
 async def remove(room: RankingRoom, call: Call[RemoveFriend]) -> Friends:
     """End a friendship on both sides."""
-    user_id = acting_for(call, None)
+    user_id = sender(call)
     try:
         await room.friends.remove(user_id, fold(call.data.friend_id))
     except NoSuchFriend:
@@ -37,7 +37,7 @@ async def remove(room: RankingRoom, call: Call[RemoveFriend]) -> Friends:
 @handlers.handles(ListFriends)
 async def list_friends(room: RankingRoom, call: Call[ListFriends]) -> Friends:
     """Who the asker's friends are."""
-    return await _friends(room, acting_for(call, None))
+    return await _friends(room, sender(call))
 
 
 async def _friends(room: RankingRoom, user_id: str) -> Friends:

@@ -20,14 +20,14 @@ from storage.servers import now_ms
 from workers.ranking.room import RankingRoom, handlers
 from workers.ranking.rules import check_game_type
 from workers.ranking.spreading import topic
-from workers.requests import Answer, Call, acting_for
+from workers.requests import Answer, Call, sender
 
 
 @handlers.handles(GetRankings)
 async def get(room: RankingRoom, call: Call[GetRankings]) -> Rankings:
     """A part of a board and where the asker stands on it."""
     board = _board(room, call.data)
-    user_id = acting_for(call, None)
+    user_id = sender(call)
     if call.data.around:
         rankings, standing = await _around(room, board, user_id, call.data.limit)
     else:
@@ -46,7 +46,7 @@ async def get(room: RankingRoom, call: Call[GetRankings]) -> Rankings:
 @handlers.handles(GetFriendRankings)
 async def get_friends(room: RankingRoom, call: Call[GetFriendRankings]) -> FriendRankings:
     """How a user stands among their friends."""
-    user_id = acting_for(call, call.data.user_id)
+    user_id = await room.gate.acting_for(call, call.data.user_id)
     if user_id != call.envelope.user_id and not await room.nicknames.knows(user_id):
         raise RequestError(USER_NOT_FOUND)
     places = await room.friends.ranked(user_id)

@@ -21,6 +21,7 @@ from storage.periods import Calendar
 from storage.removals import Removals
 from storage.scores import Scores, Submissions
 from storage.whereabouts import Whereabouts
+from workers.gate import Gate, open_gate
 from workers.process import Intake, Kind, WorkerProcess, request_intake
 from workers.ranking.freezing import FREEZING_LIMIT_S, Freezing
 from workers.ranking.keeping import Keeping
@@ -56,6 +57,7 @@ class RankingRoom:
     pages: Pages
     games: Games
     matches: MatchBoard
+    gate: Gate
 
 
 handlers: Handlers[RankingRoom] = Handlers("ranking")
@@ -97,6 +99,7 @@ def assemble(process: WorkerProcess) -> Kind:
         pages=Pages(boards, nicknames),
         games=Games(database),
         matches=MatchBoard(wire),
+        gate=open_gate(database, process.redis, wire, process.secrets),
     )
     keeping = Keeping(scores, Removals(database), boards, friends, calendar, telling)
     spreading = Spreading(boards, friends, room.pages, calendar, telling)
@@ -120,9 +123,10 @@ def assemble(process: WorkerProcess) -> Kind:
         process.daemon.watch(spreading.run_overtaken(), "overtaken")
         process.daemon.watch(freezing.run(), "freezing")
 
+    requests = Requests(handlers, room, outbox, process.seals, room.gate.let_in)
     return Kind(
         intakes=[
-            request_intake(config, Requests(handlers, room, outbox, process.seals), CONCURRENCY),
+            request_intake(config, requests, CONCURRENCY),
             _scores_intake(config, keeping),
             Intake(
                 {keys.EVENT_BUS: (event_bus(), 1)},

@@ -8,13 +8,13 @@ from storage.queues import Busy
 from storage.scores import RESULT_LIFE_S, Accepted, AlreadySubmitted, Submission
 from workers.ranking.room import RankingRoom, handlers
 from workers.ranking.rules import check_score
-from workers.requests import Call, acting_for, record
+from workers.requests import Call, record
 
 
 @handlers.handles(SubmitScore)
 async def submit(room: RankingRoom, call: Call[SubmitScore]) -> ScoreAccepted:
     """Accept a score that can be; it is on the boards within a second."""
-    user_id = acting_for(call, call.data.user_id)
+    user_id = await room.gate.acting_for(call, call.data.user_id)
     check_score(room.settings, call.data)
     if user_id != call.envelope.user_id and not await room.nicknames.knows(user_id):
         raise RequestError(USER_NOT_FOUND)

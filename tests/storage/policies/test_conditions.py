@@ -13,7 +13,7 @@ from storage.policies.conditions import (
     Facts,
 )
 
-ANNA = Facts("anna", "VIP", ["Testers", "VIP_Users"], ["queue_priority"])
+ANNA = Facts("anna", "VIP", ["VIP"], ["Testers", "VIP_Users"], ["queue_priority"])
 
 
 def holds(condition: str, **context: Any) -> bool:

@@ -10,7 +10,7 @@ from storage.policies.policy import MOST_RULES
 from storage.policies.rulebook import MOST_KNOWN, NOTHING_MATCHES
 from tests.storage.policies.making import DEFAULTS, allow, deny, policy, rulebook
 
-NOBODY = Facts("anna", "NORMAL", [], [])
+NOBODY = Facts("anna", "NORMAL", ["NORMAL"], [], [])
 JOIN = Question("queue:join", "queue:login", {})
 
 FAILING = "context.nothing == 1"
@@ -93,7 +93,7 @@ def test_a_rule_that_was_broken_by_hand_fails_wherever_it_may_have_matched() -> 
 def test_what_is_one_users_own_is_decided_for_that_user(condition: str) -> None:
     book = rulebook(policy("p", allow(condition=condition)))
     for user_id in ("anna", "ben", "anna", "ben"):
-        assert book.decide(Facts(user_id, "NORMAL", [], []), JOIN).allowed is (user_id == "anna")
+        assert book.decide(Facts(user_id, "NORMAL", ["NORMAL"], [], []), JOIN).allowed is (user_id == "anna")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["VIP", "NORMAL"]), st.booleans(), st.booleans()), max_size=20))
@@ -101,7 +101,7 @@ def test_what_was_decided_for_others_decides_for_no_other_facts(users: list[tupl
     condition = 'user.role == "VIP" && "g" in user.groups && "p" in user.permissions'
     book = rulebook(policy("p", allow("queue:join", condition=condition)))
     for role, has_group, has_permission in users:
-        facts = Facts("anna", role, ["g"] * has_group, ["p"] * has_permission)
+        facts = Facts("anna", role, [role], ["g"] * has_group, ["p"] * has_permission)
         expected = role == "VIP" and has_group and has_permission
         assert book.decide(facts, JOIN).allowed is expected
         assert not book.decide(facts, Question("queue:leave", "queue:login", {})).allowed
@@ -132,7 +132,45 @@ def test_facts_are_what_the_groups_permit() -> None:
 )
 def test_by_default_an_account_bears_the_role_that_it_has(role: str, bears: str, allowed: bool) -> None:
     question = Question("role:bear", f"role:{bears}", {})
-    assert rulebook(*DEFAULTS).decide(Facts("anna", role, [], []), question).allowed is allowed
+    assert rulebook(*DEFAULTS).decide(Facts("anna", role, [role], [], []), question).allowed is allowed
+
+
+@pytest.mark.parametrize(
+    ("role", "groups", "roles"),
+    [
+        ("NORMAL", set(), ["NORMAL"]),
+        ("NORMAL", {"Servers"}, ["NORMAL", "GAME_SERVER"]),
+        ("ADMIN", {"Servers"}, ["ADMIN", "GAME_SERVER"]),
+        ("GAME_SERVER", {"Closed"}, []),
+    ],
+)
+def test_which_roles_are_borne_is_a_fact(role: str, groups: set[str], roles: list[str]) -> None:
+    bearing = policy(
+        "p",
+        allow("role:bear", "role:GAME_SERVER", '"Servers" in user.groups'),
+        # Rules about bearing do not see what other such rules give.
+        allow("role:bear", "role:ADMIN", '"GAME_SERVER" in user.roles && user.role != "GAME_SERVER"'),
+        deny("role:bear", "role:*", '"Closed" in user.groups'),
+    )
+    assert rulebook(*DEFAULTS, bearing).facts("anna", role, groups).roles == roles
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "roles"),
+    [
+        ("request:send", "request:game:finish", {"ADMIN", "GAME_SERVER"}),
+        ("request:send", "request:monitor:subscribe", {"ADMIN"}),
+        ("request:send", "request:portal:submit", set()),
+        ("user:act_for", "request:ranking:submit", {"ADMIN", "GAME_SERVER"}),
+        ("notification:send", "notification:groups", {"ADMIN", "GAME_SERVER"}),
+        ("notification:send", "notification:email", {"ADMIN", "GAME_SERVER"}),
+    ],
+)
+def test_what_roles_are_good_for_by_default(action: str, resource: str, roles: set[str]) -> None:
+    book = rulebook(*DEFAULTS)
+    for role in ("NORMAL", "PREMIUM", "VIP", "GAME_SERVER", "ADMIN"):
+        facts = book.facts("anna", role, set())
+        assert book.decide(facts, Question(action, resource, {})).allowed is (role in roles), role
 
 
 # Written policies.

@@ -24,7 +24,7 @@ from tests.storage.policies.making import DEFAULTS, allow, deny, policy
 from tests.storage.test_groups import held, register
 
 JOIN = Question("queue:join", "queue:login", {})
-ANNA = Facts("anna", "NORMAL", [], [])
+ANNA = Facts("anna", "NORMAL", ["NORMAL"], [], [])
 
 
 @pytest.fixture(params=[("sqlite", "valkey"), pytest.param(("mariadb", "redis7"), marks=pytest.mark.servers)])
