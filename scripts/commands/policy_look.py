@@ -97,6 +97,7 @@ def _explained(found: Explanation) -> dict[str, Any]:
         else {
             "id": facts.user_id,
             "role": facts.role,
+            "roles": list(facts.roles),
             "groups": list(facts.groups),
             "permissions": list(facts.permissions),
         },
@@ -107,7 +108,11 @@ def _explanation(user_id: str, found: Explanation) -> str:
     lines = [f"{'ALLOWED' if found.decision.allowed else 'DENIED'}: {found.decision.reason}"]
     facts = found.facts
     if facts is not None:
-        groups, permissions = (", ".join(names) or "none" for names in (facts.groups, facts.permissions))
-        lines.append(f"{user_id} has role {facts.role}; groups: {groups}; permissions: {permissions}.")
+        roles, groups, permissions = (
+            ", ".join(names) or "none" for names in (facts.roles, facts.groups, facts.permissions)
+        )
+        lines.append(
+            f"{user_id} has role {facts.role}; bears: {roles}; groups: {groups}; permissions: {permissions}."
+        )
     lines.append("Nothing was decided: this is neither kept nor written to the audit log.")
     return "\n".join(lines)
