@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
@@ -19,7 +20,7 @@ from scripts.commands.dead_letters_work import requeue_all
 from scripts.commands.operators import operator
 from scripts.commands.system import with_redis
 from scripts.commands.top_asking import AskRate, Confirm
-from scripts.commands.top_view import Row, View
+from scripts.commands.top_view import SPARK_LENGTH, Lines, Row, View, fitted
 from storage.admission import AdmissionSettings
 from storage.dismissals import Dismissals
 from storage.errors import StoreAway
@@ -28,6 +29,13 @@ from storage.queues import Busy, UnknownQueue
 EVERY_S = 1.0
 
 SERVER_COLUMNS = ("process", "state", "cpu %", "", "mem %", "clients", "p99 ms", "beat")
+TALL_FROM = 30
+"""Lines of a terminal on which there is room for whole frames."""
+
+LEAST_BARS = 6
+WITHOUT_BARS = 74
+"""Columns of a table beside its sparkline."""
+
 QUEUE_COLUMNS = ("queue", "length", "", "pending", "oldest", "dead")
 
 
@@ -48,31 +56,37 @@ class Top(App[int]):
     """The screen. What it does, the storage behind it writes into the audit log."""
 
     TITLE = "lobbyd"
+    ENABLE_COMMAND_PALETTE = False
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL_FROM, "-tall")]  # noqa: RUF012 - as its base declares it
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "Quit"),
         ("p", "pause", "Pause, resume"),
         ("r", "rate", "Rate"),
-        ("d", "drain", "Drain the process"),
-        ("e", "requeue", "Requeue dead letters"),
+        ("d", "drain", "Drain"),
+        ("e", "requeue", "Requeue dead"),
         ("tab", "app.focus_next", "Next table"),
     ]
     CSS = """
-    DataTable { height: 1fr; border: round $primary; }
+    DataTable { height: 1fr; border: round $primary; overflow-x: hidden; scrollbar-size-vertical: 1; }
     DataTable:focus { border: round $accent; }
-    Grid { grid-size: 2 2; grid-gutter: 0 1; height: 12; }
-    Grid Static { border: round $primary; height: 100%; }
+    Grid { grid-size: 3 2; grid-gutter: 0 1; height: 12; }
+    Grid Static { border: round $primary; height: 100%; text-wrap: nowrap; text-overflow: ellipsis; }
+    #alerts { column-span: 3; }
+    .-short DataTable, .-short Grid Static { border: none; border-top: solid $primary; }
+    .-short DataTable:focus { border-top: solid $accent; }
+    .-short Grid { height: 8; }
     """
 
     def __init__(self, redis: Redis) -> None:
         super().__init__()
         self._redis = redis
         self._view: View | None = None
-        self._servers: DataTable[str] = DataTable(id="servers", cursor_type="row")
-        self._queues: DataTable[str] = DataTable(id="queues", cursor_type="row")
+        self._servers: DataTable[Text] = DataTable(id="servers", cursor_type="row")
+        self._queues: DataTable[Text] = DataTable(id="queues", cursor_type="row")
         self._texts = {name: Static(id=name, markup=False) for name in PANES}
 
     def compose(self) -> ComposeResult:
-        """Two tables above, four panes below."""
+        """Two tables above, the panes below."""
         yield Header(show_clock=True)
         yield self._servers
         yield self._queues
@@ -86,7 +100,7 @@ class Top(App[int]):
         self._queues.add_columns(*QUEUE_COLUMNS)
         self._servers.border_title, self._queues.border_title = "processes", "queues"
         for name, pane in self._texts.items():
-            pane.border_title = name
+            pane.border_title = TITLES.get(name, name)
         await self.look()
         self.set_interval(EVERY_S, self.look)
 
@@ -98,10 +112,12 @@ class Top(App[int]):
             self.sub_title = f"Redis does not answer: {error}"
             return
         self.sub_title = f"{len(view.alerts)} alerts" if view.alerts else "all is well"
-        _fill(self._servers, top_view.server_rows(view))
-        _fill(self._queues, top_view.queue_rows(view))
-        for name, text in PANES.items():
-            self._texts[name].update(text(view))
+        bars = max(LEAST_BARS, min(SPARK_LENGTH, self.size.width - WITHOUT_BARS))
+        _fill(self._servers, top_view.server_rows(view, bars))
+        _fill(self._queues, top_view.queue_rows(view, bars))
+        for name, lines in PANES.items():
+            pane = self._texts[name]
+            pane.update(fitted(lines(view), pane.size.height))
 
     # What operators do.
 
@@ -155,15 +171,16 @@ class Top(App[int]):
         await self.look()
 
 
-PANES: Mapping[str, Callable[[View], str]] = {
-    "admission": top_view.admission_text,
-    "alerts": top_view.alerts_text,
-    "matching": top_view.matching_text,
-    "tasks": top_view.tasks_text,
+PANES: Mapping[str, Callable[[View], Lines]] = {
+    "admission": top_view.admission_lines,
+    "matching": top_view.matching_lines,
+    "tasks": top_view.tasks_lines,
+    "alerts": top_view.alerts_lines,
 }
+TITLES = {"matching": "matching: wait (longest)", "tasks": "tasks: wait, run, dead"}
 
 
-def _fill(table: DataTable[str], rows: Mapping[str, Row]) -> None:
+def _fill(table: DataTable[Text], rows: Mapping[str, Row]) -> None:
     """Show these rows; the cursor stays on the row of its name."""
     selected = _selected(table)
     scrolled = table.scroll_offset
@@ -175,7 +192,7 @@ def _fill(table: DataTable[str], rows: Mapping[str, Row]) -> None:
     table.scroll_to(*scrolled, animate=False)
 
 
-def _selected(table: DataTable[str]) -> str | None:
+def _selected(table: DataTable[Text]) -> str | None:
     """The name of the row that the cursor is on."""
     if not table.row_count:
         return None

@@ -19,6 +19,7 @@ class Confirm(ModalScreen[bool]):
     CSS = """
     Confirm { align: center middle; }
     Confirm Vertical { width: 70; height: auto; border: heavy $warning; }
+    Confirm Label { width: 100%; }
     """
 
     def __init__(self, question: str) -> None:
@@ -39,6 +40,7 @@ class AskRate(ModalScreen[int | None]):
     CSS = """
     AskRate { align: center middle; }
     AskRate Vertical { width: 60; height: auto; border: heavy $accent; }
+    AskRate Label { width: 100%; }
     """
 
     def compose(self) -> ComposeResult:

@@ -8,17 +8,26 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from rich.cells import cell_len
+from textual.containers import Grid
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
+from protocol.envelope import queue_create
+from protocol.queues import QueueType
 from scripts.commands.top import Top
 from scripts.commands.top_asking import AskRate, Confirm
-from scripts.commands.top_view import sparkline
+from scripts.commands.top_view import SPARK_LENGTH, sparkline
 from storage import keys
 from storage.admission import AdmissionSettings
 from storage.audit import Audit
 from storage.connections import connect
+from storage.monitoring import Monitoring
+from storage.queues import QueueServer
 from tests.commands.running import Running, lobbyctl
+from tests.servers import RedisServer
+
+LONGEST = "portal_queue:data_processing"
 
 
 @pytest.mark.parametrize(
@@ -64,18 +73,60 @@ async def select(pilot: Pilot[int], table: str, name: str) -> None:
     await pilot.pause()
 
 
+def state(servers: DataTable[Any], name: str) -> str:
+    return str(servers.get_row(name)[1])
+
+
 def pane(pilot: Pilot[int], name: str) -> str:
     return str(pilot.app.query_one(f"#{name}", Static).content)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+async def test_all_of_it_fits_on_the_screen(own_valkey: RedisServer, size: tuple[int, int]) -> None:
+    async with connect(own_valkey.url) as redis:
+        monitoring = Monitoring(redis)
+        await QueueServer(redis).create(
+            queue_create("portal", LONGEST, QueueType.JOB, max_size=9, expire_s=60.0)
+        )
+        busy: Any = {"serverType": "LOGIN", "statusCode": "DRAINING", "cpuUsage": 100, "connections": 99_999}
+        await redis.sadd(keys.SERVER_IDS, "operations-10")
+        await redis.hset(keys.server_status("operations-10"), mapping={**busy, "latencyP99Ms": 99_999})
+        for _ in range(SPARK_LENGTH + 1):
+            await monitoring.keep(await monitoring.sample())
+        app = Top(redis)
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: app.query_one("#queues", DataTable).row_count)
+            await pilot.pause()
+            tables, panes = [*app.query(DataTable)], [*app.query_one(Grid).query(Static)]
+            assert all(table.virtual_size.width <= table.size.width for table in tables)
+            for shown in panes:
+                assert max(map(cell_len, str(shown.content).splitlines())) <= shown.size.width, shown.id
+            for each in (*tables, *panes):
+                assert each.size.height >= 3, each.id
+                assert app.screen.region.contains_region(each.region), each.id
+
+
+@pytest.mark.servers
+async def test_a_redis_that_is_away_is_said_and_waited_for(own_valkey: RedisServer) -> None:
+    async with connect(own_valkey.url) as redis:
+        app = Top(redis)
+        async with app.run_test() as pilot:
+            await until(pilot, lambda: app.sub_title == "all is well")
+            await asyncio.to_thread(own_valkey.stop)
+            await until(pilot, lambda: app.sub_title.startswith("Redis does not answer"))
+            await asyncio.to_thread(own_valkey.start)
+            await until(pilot, lambda: app.sub_title == "all is well")
 
 
 @pytest.mark.servers
 async def test_what_is_seen_and_done_on_a_running_system(desk: Running) -> None:
     async with screen(desk) as (app, pilot, redis):
         servers, queues = app.query_one("#servers", DataTable), app.query_one("#queues", DataTable)
-        assert servers.get_row("SOCK001")[1] == "READY"
+        assert state(servers, "SOCK001") == "READY"
         assert "login_queue:high" in {key.value for key in queues.rows}
         assert "600 a minute" in pane(pilot, "admission")
-        assert "file_upload: 0 wait" in pane(pilot, "tasks")
+        assert "file_upload: 0, 0" in pane(pilot, "tasks")
         settings = AdmissionSettings(redis)
 
         await pilot.press("p")
@@ -99,7 +150,8 @@ async def test_what_is_seen_and_done_on_a_running_system(desk: Running) -> None:
         letter: Any = {"m": b"\xc1", "cause": "CRASHED", "deliveries": 4}
         await redis.xadd(keys.dead_letters("ranking_queue:normal"), letter)
         await until(pilot, lambda: "dead letters of ranking_queue:normal" in pane(pilot, "alerts"))
-        assert queues.get_row("ranking_queue:normal")[-1] == "1"
+        assert str(queues.get_row("ranking_queue:normal")[-1]) == "1"
+        assert queues.get_row_index("ranking_queue:normal") == 0
         told = await asyncio.to_thread(
             lobbyctl, "alerts", "--json", "--data-dir", str(desk.data), folder=desk.folder
         )
@@ -111,8 +163,8 @@ async def test_what_is_seen_and_done_on_a_running_system(desk: Running) -> None:
         await select(pilot, "servers", "ranking-2")
         await pilot.press("d")
         await answer(pilot, "y")
-        await until(pilot, lambda: servers.get_row("ranking-2")[1] == "STOPPED")
-        assert servers.get_row("SOCK001")[1] == "READY"
+        await until(pilot, lambda: state(servers, "ranking-2") == "STOPPED")
+        assert state(servers, "SOCK001") == "READY"
         actions = [line.split("|")[2] for line in await Audit(redis).tail(5)]
         assert actions == [
             "admission:pause", "admission:resume", "admission:rate", "dead-letters:requeue",
