@@ -26,6 +26,7 @@ from protocol.messages.auth import (
     TokenPair,
 )
 from protocol.messages.connection import Keepalive
+from protocol.messages.matching import Search
 from protocol.messages.waiting import Place, QueueExpired, QueueReady, QueueUpdate, Stream, TicketStatus
 
 PATIENCE_S = 60.0
@@ -132,13 +133,28 @@ class Player:
         message = Register(username=username, password=password, email=email, nickname=nickname)
         return cast(Registered, await self.request(message))
 
-    async def login(self, username: str, password: str, fingerprint: str | None = None) -> LoggedIn:
-        """Get a place in the waiting room; begins a new stay, whatever came of the last one."""
-        return await self._log_in(Login(username=username, password=password, client_fingerprint=fingerprint))
+    async def login(
+        self,
+        username: str,
+        password: str,
+        fingerprint: str | None = None,
+        auto_match: Search | None = None,
+    ) -> LoggedIn:
+        """Get a place in the waiting room; begins a new stay, whatever came of the last one.
 
-    async def login_with(self, refresh_token: str, fingerprint: str | None = None) -> LoggedIn:
+        `auto_match` are the opponents to look for once the player has come in.
+        """
+        message = Login(
+            username=username, password=password, client_fingerprint=fingerprint, auto_match=auto_match
+        )
+        return await self._log_in(message)
+
+    async def login_with(
+        self, refresh_token: str, fingerprint: str | None = None, auto_match: Search | None = None
+    ) -> LoggedIn:
         """As `login`, with the refresh token of an earlier stay."""
-        return await self._log_in(Login(refresh_token=refresh_token, client_fingerprint=fingerprint))
+        message = Login(refresh_token=refresh_token, client_fingerprint=fingerprint, auto_match=auto_match)
+        return await self._log_in(message)
 
     async def wait_until_ready(self, on_update: UpdateCallback | None = None) -> None:
         """Wait for this player's turn, however long it takes and whatever happens to the nodes.
@@ -164,10 +180,14 @@ class Player:
         return finalized
 
     async def sign_in(
-        self, username: str, password: str, on_update: UpdateCallback | None = None
+        self,
+        username: str,
+        password: str,
+        on_update: UpdateCallback | None = None,
+        auto_match: Search | None = None,
     ) -> Finalized:
         """Log in, wait for the turn, and sign in; wait again if the turn was lost with the connection."""
-        ticket = await self.login(username, password)
+        ticket = await self.login(username, password, auto_match=auto_match)
         is_ready = ticket.status is TicketStatus.READY
         while True:
             if not is_ready:

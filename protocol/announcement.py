@@ -9,18 +9,27 @@ import msgspec
 
 
 class LoginCompleted(msgspec.Struct, frozen=True, array_like=True, tag="login_completed"):
-    """A player has come in. `auto_match` is the match that they asked for with the login, if any."""
+    """A player has come in, at `completed_ms` in ms since the epoch.
+
+    `auto_match` is the Search that they asked for with the login, encoded, or nothing. It is read by who
+    looks for opponents alone, so that others need not understand it.
+    """
 
     user_id: str
-    auto_match: msgspec.Raw | None = None
+    auto_match: bytes = b""
+    completed_ms: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, array_like=True):
-    """What one player reached in a game. `task_id` is what its server was told to ask for the score by."""
+    """What one player reached in a game. `task_id` is what its server was told to ask for the score by.
+
+    `trace` is that of the player's stay, "" where none is known.
+    """
 
     user_id: str
     score: int
     task_id: str = ""
+    trace: str = ""
 
 
 class GameFinished(msgspec.Struct, frozen=True, array_like=True, tag="game_finished"):
@@ -46,7 +55,7 @@ Fact = LoginCompleted | GameFinished | PortalTaskSubmitted
 
 
 class Announcement(msgspec.Struct, frozen=True, array_like=True):
-    """A fact on the bus. `trace_id` is that of the request which brought it about."""
+    """A fact on the bus. `trace_id` is that of the stay in which it came about."""
 
     id: str
     trace_id: str

@@ -35,9 +35,10 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     request it is sealed together with the player's address. Times are in
     ms since the epoch: past `deadline_ms` nobody waits for the answer any more. `number` is the node's
     own for this request, never used twice. `trace_id` names the request among all, and is the same
-    when it is delivered again. `peer` is the player's address once a confidential request is opened, and
-    empty in any other: who needs it declares the request confidential. `key` is the client's idempotency
-    key. `user_id` and `roles` are those of the signed-in connection.
+    when it is delivered again; what `trace_of` takes of it is that of its player's whole stay. `peer` is the
+    player's address once a confidential request is opened, and empty in any other: who needs it declares the
+    request confidential. `key` is the client's idempotency key. `user_id` and `roles` are those of the
+    signed-in connection.
     """
 
     type: str
@@ -59,6 +60,11 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
         return f"{self.type} {self.origin} {self.number}".encode()
 
 
+def trace_of(trace_id: str) -> str:
+    """What the ids of all requests of a stay begin with, from the login at the door on: the stay's trace."""
+    return trace_id.partition("-")[0]
+
+
 class Confidence(msgspec.Struct, frozen=True, array_like=True):
     """What is sealed of a confidential request: its data and the player's address."""
 
@@ -67,10 +73,11 @@ class Confidence(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SignIn(msgspec.Struct, frozen=True, array_like=True, tag="in"):
-    """The connection belongs to this user from now on."""
+    """The connection belongs to this user from now on. `trace` is that of the stay, "" while unknown."""
 
     user_id: str
     roles: tuple[str, ...]
+    trace: str = ""
 
 
 class SignOut(msgspec.Struct, frozen=True, array_like=True, tag="out"):

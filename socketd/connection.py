@@ -11,6 +11,7 @@ from protocol.errors import GoodbyeCode, ProtocolError
 from socketd.limits import COSTLY_BYTES, TokenBucket, network_of
 
 if TYPE_CHECKING:
+    from protocol.envelope import Delivery
     from socketd.server import Door
 
 
@@ -26,7 +27,9 @@ class Connection(asyncio.Protocol):
     """A connection from accept to close.
 
     `user_id` is None until it is signed in; `ticket` is the one that it streams, if any. `peer` is where it
-    comes from, as limits count it. Times are seconds of the loop's clock.
+    comes from, as limits count it. `trace` is that of the stay, "" before the first request.
+    `undelivered` is what came for a user while requests were under way that may sign one in. Times are
+    seconds of the loop's clock.
     """
 
     __slots__ = (
@@ -48,6 +51,8 @@ class Connection(asyncio.Protocol):
         "peer",
         "roles",
         "ticket",
+        "trace",
+        "undelivered",
         "user_id",
     )  # fmt: skip
 
@@ -67,6 +72,8 @@ class Connection(asyncio.Protocol):
         self.in_flight: set[int] = set()
         self.last_once: str | None = None
         self.ticket: str | None = None
+        self.trace = ""
+        self.undelivered: list[Delivery] | None = None
 
     # What the loop calls.
 
@@ -146,17 +153,18 @@ class Connection(asyncio.Protocol):
         self.greeted = True
         self._door.greeted(self)
 
-    def sign_in(self, user_id: str, roles: tuple[str, ...]) -> None:
+    def sign_in(self, user_id: str, roles: tuple[str, ...], trace: str) -> None:
         """The connection is this user's from now on, with the larger frames of a signed-in user."""
         self._let_go_of_user()
         self._user_bucket = self._door.users.take_up(user_id, self._door.now_s())
         self.user_id, self.roles, self.ticket = user_id, roles, None
+        self.trace = trace or self.trace
         self._protocol.set_limit(self._door.limits.max_frame_bytes)
 
     def sign_out(self) -> None:
         """The connection is nobody's from now on."""
         self._let_go_of_user()
-        self.user_id, self.roles = None, ()
+        self.user_id, self.roles, self.trace = None, (), ""
         self._protocol.set_limit(self._door.limits.max_frame_bytes_before_sign_in)
 
     def close(self, code: GoodbyeCode, message: str | None = None, retry_after_ms: int | None = None) -> None:

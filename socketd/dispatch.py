@@ -24,6 +24,7 @@ from protocol.errors import (
     RequestError,
 )
 from protocol.messages import REQUESTS, SOCKETD, Access, Message, RequestType, owned_by
+from protocol.messages.auth import Login
 from protocol.messages.connection import PROTOCOL_VERSION, Hello, HelloReply, Ping, Pong
 from protocol.messages.conversion import convert
 from runtime.sealing import Seals
@@ -91,6 +92,9 @@ class Dispatcher:
         if self.draining:
             raise RequestError(BUSY, "This node is going away.", retry_after_ms=BUSY_RETRY_MS)
         number = self._registry.expect(connection, request.id, now_s)
+        span = f"{self._trace_prefix}{number:x}"
+        if declared.data is Login or not connection.trace:
+            connection.trace = span  # here a stay begins
         sent_ms = int(time.time() * 1000)
         envelope = Envelope(
             type=declared.name,
@@ -100,12 +104,13 @@ class Dispatcher:
             data=msgspec.Raw(encode(data)),
             sent_ms=sent_ms,
             deadline_ms=sent_ms + self._timeout_ms,
-            trace_id=f"{self._trace_prefix}{number:016x}",
+            trace_id=f"{connection.trace}-{span}",
             peer="",
             key=request.key,
             user_id=connection.user_id,
             roles=connection.roles,
         )
+        log.debug("request", type=declared.name, trace_id=connection.trace, connection=connection.id)
         if declared.confidential:
             envelope = self._sealed(envelope, connection.peer)
 

@@ -1,6 +1,7 @@
 """What workers send to the node's connections: reads the node's own queue and writes the frames."""
 
 import asyncio
+from logging import DEBUG
 
 import msgspec
 import structlog
@@ -8,6 +9,7 @@ import structlog
 from protocol.connection import error_frame
 from protocol.envelope import Close, Delivery, Join, Leave, SignIn, SignOut, Watch
 from protocol.errors import INTERNAL, GoodbyeCode, RequestError
+from protocol.frames import HEADER_BYTES
 from protocol.queues import QueueType
 from runtime.sealing import Seals, Undecipherable
 from socketd.connection import Connection
@@ -24,7 +26,19 @@ READ_LIMIT = 200
 AWAY_PAUSE_S = 0.2
 LEASE_S = 5.0
 
+MOST_UNDELIVERED = 16
+"""Events that wait for a sign-in: what brings them about may be faster than its reply."""
+
 _decoder = msgspec.msgpack.Decoder(list[Delivery])
+
+
+class _Named(msgspec.Struct):
+    """What every frame says of itself."""
+
+    type: str
+
+
+_names = msgspec.msgpack.Decoder(_Named)
 
 
 class Replies:
@@ -109,6 +123,7 @@ class Replies:
                 self._departures.left(delivery.change.user_id, delivery.connection_id)
             return
         if delivery.user_id not in (None, connection.user_id):
+            _lay_by(connection, delivery)
             return
         if delivery.once is not None:
             if delivery.once == connection.last_once:
@@ -118,7 +133,13 @@ class Replies:
         if delivery.change is not None:
             self._change(connection, delivery)
         elif delivery.frame:
-            connection.send(delivery.frame)
+            self._send(connection, delivery)
+
+    def _send(self, connection: Connection, delivery: Delivery) -> None:
+        connection.send(delivery.frame)
+        if delivery.answers is None and log.is_enabled_for(DEBUG):
+            name = _names.decode(delivery.frame[HEADER_BYTES:]).type
+            log.debug("event", type=name, trace_id=connection.trace, connection=connection.id)
 
     def _watch(self, connection_id: int, tid: str) -> None:
         """The ticket's events come here, also where the answer that says so comes too late to be heard."""
@@ -141,8 +162,8 @@ class Replies:
 
     def _change(self, connection: Connection, delivery: Delivery) -> None:
         match delivery.change:
-            case SignIn(user_id, roles):
-                connection.sign_in(user_id, roles)
+            case SignIn(user_id, roles, trace):
+                connection.sign_in(user_id, roles, trace)
             case SignOut(user_id) if connection.user_id == user_id:
                 connection.sign_out()
                 self._registry.leave_all(connection)
@@ -156,3 +177,22 @@ class Replies:
             connection.send(delivery.frame)
         if isinstance(delivery.change, Close):
             connection.close(GoodbyeCode[delivery.change.code])
+        if isinstance(delivery.change, SignIn):
+            self._catch_up(connection)
+
+    def _catch_up(self, connection: Connection) -> None:
+        """Deliver what came for the user before the connection was theirs."""
+        laid_by, connection.undelivered = connection.undelivered or (), None
+        for delivery in laid_by:
+            if delivery.user_id == connection.user_id:
+                self._deliver(delivery)
+
+
+def _lay_by(connection: Connection, delivery: Delivery) -> None:
+    """Keep what is for a user whom a request that is under way may yet sign in."""
+    if connection.user_id is not None or not connection.in_flight:
+        return
+    if connection.undelivered is None:
+        connection.undelivered = []
+    if len(connection.undelivered) < MOST_UNDELIVERED:
+        connection.undelivered.append(delivery)

@@ -39,7 +39,10 @@ FULL, HAS_RESULT = b"", b"!"
 
 
 class Accepted(msgspec.Struct, frozen=True, array_like=True):
-    """A score on its way to the boards. `submitted_ms` is when its request reached a node."""
+    """A score on its way to the boards. `submitted_ms` is when its request reached a node.
+
+    `trace` is that of the stay in which it was reached, "" where none is known.
+    """
 
     task_id: str
     user_id: str
@@ -48,6 +51,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True):
     difficulty: str
     submitted_ms: int
     game_session_id: str | None = None
+    trace: str = ""
 
 
 _decoder = msgspec.msgpack.Decoder(Accepted)

@@ -11,7 +11,8 @@ from typing import Any
 
 from protocol.envelope import Address
 from storage import keys
-from storage.errors import redis_away_is_store_away
+from storage.errors import StoreAway, redis_away_is_store_away
+from storage.queues import Busy
 from storage.tickets import LIBRARY, ROOM, Asker, Record, TicketNotFound, address_of
 from storage.wire import Argument, Executor
 
@@ -119,19 +120,22 @@ class Sessions:
         tokens: tuple[NextToken | None, NextToken],
         now_ms: int,
         record: Record,
+        announcement: bytes = b"",
     ) -> SignedIn:
         """Spend a READY ticket and sign its user in at the asker's connection.
 
         `ticket` is its id, client id and user id. `tokens` are the one that goes on with the login's
         family, if there is one, and the first of a fresh family, taken when the other is out of date.
-        Raises TicketNotFound, NotReady or NotYours.
+        `announcement`, an encoded one, is on the event bus with it. Raises TicketNotFound, NotReady,
+        NotYours, or Busy where the bus is full: nothing has been done then.
         """
         tid, client_id, user_id = ticket
         going_on, fresh = tokens
         names = [
             keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_READY, keys.PORTAL_STATS,
             keys.user_ticket(user_id), keys.session(user_id), keys.refresh_tokens(user_id), record.key,
-            keys.PORTAL_UNTOLD,
+            keys.PORTAL_UNTOLD, keys.EVENT_BUS, keys.queue_meta(keys.EVENT_BUS),
+            keys.queue_stats(keys.EVENT_BUS),
         ]  # fmt: skip
         continued: tuple[Argument, ...] = ("", 0, "")
         if going_on is not None:
@@ -140,7 +144,7 @@ class Sessions:
             "ticket_finalize", names, tid, client_id, self._ticket_keep_ms, record.ttl_ms,
             asker.address.server_id, asker.address.connection_id, asker.sent_ms, _iso(now_ms),
             rights.role, rights.permissions, *continued, fresh.family, fresh.hash,
-            *self._expiry(now_ms), MOST_FAMILIES,
+            *self._expiry(now_ms), MOST_FAMILIES, announcement,
         )  # fmt: skip
         match answer[0]:
             case b"missing":
@@ -149,11 +153,18 @@ class Sessions:
                 raise NotReady
             case b"not yours":
                 raise NotYours
+            case b"no bus":
+                raise StoreAway("Redis has no event bus: whoever listens makes it again.")
+            case b"full":
+                raise Busy(f"Queue {keys.EVENT_BUS} is full.")
         _, family, number, kicked, issued_ms = answer
         return SignedIn(family.decode(), number, address_of(kicked), issued_ms)
 
-    async def resume(self, user_id: str, family: str, asker: Asker) -> Address | None:
-        """Give the session to the asker's connection. Answers who had it. Raises Revoked or Stale."""
+    async def resume(self, user_id: str, family: str, asker: Asker) -> tuple[Address | None, str]:
+        """Give the session to the asker's connection. Answers who had it, and the trace of the stay.
+
+        Raises Revoked or Stale.
+        """
         answer = await self._call(
             "session_resume", [keys.session(user_id), keys.refresh_tokens(user_id)], family,
             asker.address.server_id, asker.address.connection_id, asker.sent_ms,
@@ -162,7 +173,7 @@ class Sessions:
             raise Revoked
         if answer[0] == b"stale":
             raise Stale
-        return address_of(answer[1])
+        return address_of(answer[1]), answer[2].decode()
 
     async def check(self, user_id: str, token: NextToken, record: Record) -> None:
         """See that a login's refresh token is its family's newest. Raises Revoked or Reused.

@@ -15,11 +15,13 @@ from protocol.messages.waiting import TicketStatus
 from storage import keys
 from storage.errors import redis_away_is_store_away
 from storage.functions import Library
+from storage.holders import Entrance, Holder
 from storage.servers import hold
 from storage.wire import Argument, Executor
 
 LIBRARY = Library(
-    "order", "opening", "pace", "estimates", "away", "tickets", "admitting", "standing", "sessions"
+    *("order", "opening", "pace", "estimates", "away", "tickets", "admitting", "standing", "announcing"),
+    "sessions",
 )
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
@@ -203,16 +205,14 @@ class Tickets:
         place: tuple[str, str],
         user_id: str,
         asker: Asker,
-        family: str,
+        entrance: Entrance,
         most_waiting: int,
         record: Record,
         tier: Tier = Tier.NORMAL,
-        risk: float = 0.0,
     ) -> Place:
         """Give the user a ticket, or hand the one they have over to this login.
 
-        `place` is the ticket id and client id to use. `family` names the refresh tokens that the login
-        was made with, or is empty. `risk`, from 0 to 1, becomes the session's. Raises RoomFull.
+        `place` is the ticket id and client id to use. Raises RoomFull.
         """
         tid, client_id = place
         names = [
@@ -222,8 +222,8 @@ class Tickets:
         ]  # fmt: skip
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,
-            most_waiting, family, record.ttl_ms, *PREFIXES[:2], tier.value, self._factor,
-            risk, self._draw(user_id),
+            most_waiting, entrance.family, record.ttl_ms, *PREFIXES[:2], tier.value, self._factor,
+            entrance.risk, self._draw(user_id), entrance.trace, entrance.auto_match,
         )  # fmt: skip
         if answer[0] == b"full":
             raise RoomFull(answer[1])
@@ -255,10 +255,13 @@ class Tickets:
         names = [keys.ticket(tid), keys.ticket_client(tid), keys.user_ticket(user_id), record.key, *ROOM]
         _refuse((await self._call("ticket_cancel", names, tid, client_id, self._ttl_ms, record.ttl_ms))[0])
 
-    async def holder(self, tid: str) -> tuple[str, str] | None:
-        """The ticket's user and the family of its login, whatever its status; None when it is unknown."""
-        uid, family = await self._execute("HMGET", keys.ticket(tid), "uid", "family")
-        return None if uid is None else (uid.decode(), (family or b"").decode())
+    async def holder(self, tid: str) -> Holder | None:
+        """Whose a ticket is, whatever its status; None when it is unknown."""
+        uid, *entrance = await self._execute("HMGET", keys.ticket(tid), "uid", "family", "trace", "autoMatch")
+        if uid is None:
+            return None
+        family, trace, auto_match = ((value or b"").decode() for value in entrance)
+        return Holder(uid.decode(), Entrance(family, trace=trace, auto_match=auto_match))
 
     async def admit(self, most: int, deadline_s: float) -> Admission:
         """Expire the no-shows and make READY those whose turn it is. Any number of processes may call.

@@ -7,7 +7,7 @@ from storage import keys
 from storage.errors import redis_away_is_store_away
 from storage.gathering import Gathering
 from storage.tickets import LIBRARY
-from storage.wire import Argument, Wire
+from storage.wire import Argument, Command, Wire
 
 MOST_TOGETHER = 500
 """Users that one call looks for."""
@@ -37,6 +37,13 @@ class Whereabouts:
                 if server_id.decode() in alive:
                     found[some[number - 1]] = Address(server_id.decode(), int(connection_id))
         return found
+
+    async def traces(self, user_ids: Sequence[str]) -> list[str]:
+        """The trace of each user's stay, "" where none is known."""
+        reads: list[Command] = [("HGET", keys.session(user_id), "trace") for user_id in user_ids]
+        with redis_away_is_store_away():
+            answers = await self._wire.execute_commands(reads)
+        return [answer.decode() if isinstance(answer, bytes) else "" for answer in answers]
 
     async def nodes(self) -> Set[str]:
         """The server ids of the nodes that take deliveries now."""

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from protocol.connection import error_frame, reply_frame
-from protocol.envelope import Address, Change, Confidence, Delivery, Envelope
+from protocol.envelope import Address, Change, Confidence, Delivery, Envelope, trace_of
 from protocol.errors import BUSY, BUSY_RETRY_MS, INTERNAL, NOT_AUTHENTICATED, RequestError
 from protocol.messages import REQUESTS, Message, owned_by
 from runtime.sealing import Seals, Undecipherable
@@ -141,10 +141,13 @@ class Requests(Generic[R]):
     async def work(self, entry: Entry, settle: Settle) -> None:
         """Answer one request; it is settled when all that its answer sends is in the queues."""
         envelope = self._envelopes.decode(entry.message)
+        # Of this entry alone, which has a task of its own.
+        structlog.contextvars.bind_contextvars(trace_id=trace_of(envelope.trace_id), type=envelope.type)
         if envelope.deadline_ms < time.time() * 1000:
-            log.info("too late", type=envelope.type, trace_id=envelope.trace_id)
+            log.info("too late")
             settle(None)
             return
+        log.debug("request", user_id=envelope.user_id)
         frame, change, also = await self._answer(envelope)
         self.traffic.answered(time.time() - envelope.sent_ms / 1000)
         origin = envelope.origin
@@ -172,7 +175,7 @@ class Requests(Generic[R]):
     async def _answer(self, envelope: Envelope) -> tuple[bytes, Change | None, Also]:
         declared = REQUESTS.get(envelope.type)
         if declared is None or declared.data not in self._data:
-            log.warning("a request of another release", type=envelope.type, trace_id=envelope.trace_id)
+            log.warning("a request of another release")
             return self._error(envelope, _not_yet()), None, ()
         try:
             if declared.confidential:
@@ -182,7 +185,7 @@ class Requests(Generic[R]):
                 await self._let_in(call)
             answer = await self._handlers[declared.data](self._room, call)
         except Exception as error:
-            return self._error(envelope, _refusal(envelope, error)), None, ()
+            return self._error(envelope, _refusal(error)), None, ()
         if not isinstance(answer, Answer):
             answer = Answer(answer)
         if isinstance(answer.reply, RequestError):
@@ -210,16 +213,16 @@ def _not_yet() -> RequestError:
     return RequestError(BUSY, "No worker answers this request yet.", BUSY_RETRY_MS)
 
 
-def _refusal(envelope: Envelope, error: Exception) -> RequestError:
+def _refusal(error: Exception) -> RequestError:
     """What the player is told in place of an answer; the log has the rest."""
     match error:
         case RequestError():
             return error
         case StoreAway():
-            log.warning("a store is away", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
+            log.warning("a store is away", cause=str(error))
             return RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS)
         case Undecipherable():
-            log.error("cannot decipher", type=envelope.type, trace_id=envelope.trace_id, cause=str(error))
+            log.error("cannot decipher", cause=str(error))
         case _:
-            log.error("a handler failed", type=envelope.type, trace_id=envelope.trace_id, exc_info=error)
+            log.error("a handler failed", exc_info=error)
     return RequestError(INTERNAL)

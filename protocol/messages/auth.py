@@ -17,7 +17,7 @@ from protocol.errors import (
     USERNAME_TAKEN,
 )
 from protocol.messages.declaration import Access, Message, Nothing, request
-from protocol.messages.matching import MatchState
+from protocol.messages.matching import MatchState, Search
 from protocol.messages.waiting import ClientId, TicketId, TicketStatus
 from protocol.queues import Lane
 
@@ -129,12 +129,17 @@ class Login(Message, frozen=True):
 
     A second login of the same user keeps the ticket and its place and gets a new `clientId`; the
     connection that held it before is kicked out.
+
+    `autoMatch` has the player look for opponents as soon as they have come in by `auth.finalize`, as
+    `game.match` with the same fields would: `MATCH_FOUND` or `MATCH_TIMEOUT` tells what came of it. That of
+    the newest login counts.
     """
 
     username: Username | None = None
     password: Password | None = None
     refresh_token: Token | None = None
     client_fingerprint: Fingerprint | None = None
+    auto_match: Search | None = None
 
     def __post_init__(self) -> None:
         if self.refresh_token is not None:

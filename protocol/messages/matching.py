@@ -70,8 +70,16 @@ class MatchState(Message, frozen=True):
     estimated_match_time: int | UnsetType | None = UNSET
 
 
+class Search(Message, frozen=True):
+    """The opponents that a player looks for."""
+
+    difficulty: Difficulty
+    level: Level
+    preferences: Preferences | None = None
+
+
 @request("game.match", owner="game", reply=MatchState, errors=(ALREADY_MATCHING, ALREADY_MATCHED))
-class FindMatch(Message, frozen=True):
+class FindMatch(Search, frozen=True):
     """Look for opponents of the same difficulty, level and region; the longer it takes, the farther away.
 
     `preferences` are the `region` (any, where none is given), how many `players` there shall be in all
@@ -82,9 +90,6 @@ class FindMatch(Message, frozen=True):
     matched meanwhile. `ALREADY_MATCHED` comes with the match as `data`.
     """
 
-    difficulty: Difficulty
-    level: Level
-    preferences: Preferences | None = None
     user_id: UserId | None = None
 
 

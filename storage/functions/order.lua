@@ -1,6 +1,6 @@
 #!lua name=lobbyd_tickets_@VERSION@
 -- The order of the waiting room, and the beginning of the library that opening.lua, pace.lua, estimates.lua, away.lua,
--- tickets.lua, admitting.lua, standing.lua and sessions.lua go on with.
+-- tickets.lua, admitting.lua, standing.lua, announcing.lua and sessions.lua go on with.
 --
 -- A ticket's score is its tier's band and in it the µs of its arrival: VIP, PREMIUM, NORMAL. Places are given out
 -- by score, tier before tier, but of every `factor` places one goes to whoever has waited longest, whatever the

@@ -67,21 +67,25 @@ local function again(answer, session, args)
 end
 
 -- Spends a READY ticket: signs its user in, whatever races, once. A session that a later request has stays where it
--- is: the ticket's tokens are good all the same, and who asked is to be kicked out.
--- KEYS: ticket, clients, ready, stats, user's ticket, session, refresh tokens, record, untold.
+-- is: the ticket's tokens are good all the same, and who asked is to be kicked out. What is to be announced of it is,
+-- in the same step.
+-- KEYS: ticket, clients, ready, stats, user's ticket, session, refresh tokens, record, untold, event bus, its meta, its
+-- stats.
 -- ARGV: tid, clientId, keep ms, record ttl ms, owner's server, owner's connection, sent ms, now as ISO 8601, role,
 -- permissions, family to go on with or '', its newest number, hash of its next token, fresh family, hash of its
--- first token, expiry ms, expiry as ISO 8601, refresh ttl ms, most families.
--- Answers {'missing'}, {'not ready'}, {'not yours'} or {'ok', family, number, kicked or '', ms of issue}.
+-- first token, expiry ms, expiry as ISO 8601, refresh ttl ms, most families, announcement or ''.
+-- Answers {'missing'}, {'not ready'}, {'not yours'}, {'no bus'}, {'full'} or {'ok', family, number, kicked or '', ms of issue}.
 local function finalize(keys, args)
   local before = recorded(keys[8])
   if before then return again(before, keys[6], args) end
-  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'risk')
+  local was = redis.call('HMGET', keys[1], 'status', 'clientId', 'risk', 'trace')
   if not usable(was[1], keys[5], args[1]) then return {'missing'} end
   if was[2] ~= args[2] then return {'not yours'} end
   if was[1] ~= 'READY' then return {'not ready'} end
   local now, deadline = now_ms(), redis.call('ZSCORE', keys[3], args[1])
   if not deadline or tonumber(deadline) < now then return {'missing'} end
+  local refused = args[20] ~= '' and refusing(keys[10], keys[11])
+  if refused then return refused end
   redis.call('ZREM', keys[3], args[1])
   redis.call('ZREM', keys[9], args[1])
   finish({{tid = args[1], ticket = keys[1], clients = keys[2], holder = keys[5]}}, 'CONSUMED', keys[4], args[3])
@@ -100,7 +104,8 @@ local function finalize(keys, args)
     redis.call('HSET', keys[6], 'family', id)
   end
   redis.call('HSET', keys[6], 'last_login', args[8], 'role', args[9], 'permissions', args[10],
-    'risk_score', was[3] or '0')
+    'risk_score', was[3] or '0', 'trace', was[4] or '')
+  if args[20] ~= '' then announce(keys[10], keys[12], args[20]) end
   redis.call('HINCRBY', keys[6], 'login_count', 1)
   redis.call('PEXPIRE', keys[6], args[18])
   return record(keys[8], args[4], {'ok', id, number, kicked, now})
@@ -108,7 +113,7 @@ end
 
 -- Gives the session of a user whose family still stands to a connection.
 -- KEYS: session, refresh tokens. ARGV: family, owner's server, owner's connection, sent ms.
--- Answers {'revoked'}, {'stale'} when a later request has the session, or {'ok', kicked or ''}.
+-- Answers {'revoked'}, {'stale'} when a later request has the session, or {'ok', kicked or '', trace of the stay or ''}.
 local function resume(keys, args)
   local stands = family(keys[2], args[1])
   if not stands or stands.expires < now_ms() then return {'revoked'} end
@@ -116,7 +121,7 @@ local function resume(keys, args)
   local kicked = take_session(keys[1], args[2], args[3], args[4])
   redis.call('HSET', keys[1], 'family', args[1])
   redis.call('PEXPIRE', keys[1], redis.call('PTTL', keys[2]))
-  return {'ok', kicked}
+  return {'ok', kicked, redis.call('HGET', keys[1], 'trace') or ''}
 end
 
 -- Ends a family and answers the connection that was signed in with it, or ''.
@@ -232,7 +237,8 @@ local function where(keys)
   return found
 end
 
-register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset'}, finalize)
+register('ticket_finalize', {'hash', 'set', 'zset', 'hash', 'string', 'hash', 'hash', 'string', 'zset', 'stream', 'hash',
+  'hash'}, finalize)
 register('session_resume', {'hash', 'hash'}, resume)
 register('session_leave', {}, leave)
 register('session_expel', {'hash', 'hash', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, expel)

@@ -16,7 +16,7 @@ end
 
 -- Refuses a key of another type, as Redis does when asked for a length. Called before the first write, since Lua
 -- never rolls back.
-local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD'}
+local LENGTH = {string = 'STRLEN', hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN'}
 local function need(key, kind)
   redis.call(LENGTH[kind], key)
 end
@@ -107,7 +107,7 @@ end
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
 -- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away, bucket, config.
 -- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
--- band of the tier, wait factor, risk, number drawn.
+-- band of the tier, wait factor, risk, number drawn, trace of the stay, match that is to be looked for or ''.
 -- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or '', ms to wait or -1, ms
 -- of an opening to come or 0} or {'full', total}.
 local function issue(keys, args)
@@ -129,7 +129,7 @@ local function issue(keys, args)
       else
         redis.call('HSET', ticket, 'clientId', client, 'owner', owner, 'ownedAt', args[5], 'streaming', 0,
           'lastSeen', now, 'family', args[8], 'risk', args[14], 'position', told, 'higher', higher,
-          'best', best)
+          'best', best, 'trace', args[16], 'autoMatch', args[17])
         redis.call('SREM', clients, was[4])
         redis.call('SADD', clients, client)
         redis.call('PEXPIRE', keys[1], ttl, 'GT')
@@ -147,7 +147,7 @@ local function issue(keys, args)
   local position, higher, told, best = place(keys[2], keys[3], tid, keys[5], tonumber(args[13]), seen.opens_at)
   redis.call('HSET', keys[5], 'uid', uid, 'status', 'PENDING', 'issuedAt', now, 'lastSeen', now, 'clientId', client,
     'position', told, 'tier', TIERS[band + 1], 'higher', higher, 'owner', owner, 'ownedAt', args[5],
-    'streaming', 0, 'family', args[8], 'risk', args[14], 'best', best)
+    'streaming', 0, 'family', args[8], 'risk', args[14], 'best', best, 'trace', args[16], 'autoMatch', args[17])
   if seen.opens_at then redis.call('HSET', keys[5], 'drawn', 1) end
   local wait = wait_ms(seen, position)
   keep_told(keys[5], nil, seen, wait, now)

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
+from storage.holders import Entrance
 from storage.sessions import NotReady, NotYours, SignedIn
 from storage.tickets import Asker, Place, RoomFull, TakenOver, TicketNotFound, Tier
 from tests.loop import TimedLoop
@@ -83,7 +84,7 @@ class Players(RuleBasedStateMachine):
     @rule(user_id=users, connection=connections, behind=behinds, again=st.booleans())
     def log_in(self, user_id: str, connection: Address, behind: int, again: bool) -> None:
         before, asker, place = self._was, self._asker(connection, behind), self._room.place()
-        call = (user_id, asker, "", MOST_WAITING, self._room.record(), USERS[user_id])
+        call = (user_id, asker, Entrance(), MOST_WAITING, self._room.record(), USERS[user_id])
         held = before.holders.get(user_id)
         got = self._ask(self._room.tickets.issue(place, *call))
         if held is not None:

@@ -10,6 +10,7 @@ from protocol.envelope import Address
 from storage import keys
 from storage.admission import AdmissionSettings
 from storage.connections import connect
+from storage.holders import Entrance
 from storage.nodes import Nodes
 from storage.sessions import NextToken, Rights, Sessions, SignedIn
 from storage.tickets import Admission, Asker, Place, Record, Tickets, Tier
@@ -152,7 +153,7 @@ class Room:
     ) -> Place:
         """Give a user a ticket, or hand the one they have over."""
         return await self.tickets.issue(
-            self.place(), user_id, asker or self.asker(), family, most_waiting, self.record(), tier
+            self.place(), user_id, asker or self.asker(), Entrance(family), most_waiting, self.record(), tier
         )
 
     async def crowd(self, count: int, *, streaming: bool = False) -> list[Place]:
@@ -182,6 +183,7 @@ class Room:
         going_on: NextToken | None = None,
         fresh: NextToken | None = None,
         record: Record | None = None,
+        announcement: bytes = b"",
     ) -> SignedIn:
         """Spend a ticket."""
         fresh = fresh or NextToken(f"family-{self.number()}", 1, f"{self.number():064x}")
@@ -192,6 +194,7 @@ class Room:
             (going_on, fresh),
             await self.now_ms(),
             record or self.record(),
+            announcement,
         )
 
     async def sign_in(self, user_id: str, asker: Asker | None = None, **tokens: Any) -> SignedIn:

@@ -14,6 +14,7 @@ from protocol.messages.waiting import TicketStatus
 from storage import keys
 from storage.admission import OPENING_KEPT_S, AdmissionSettings, Change, Settings
 from storage.connections import connect
+from storage.holders import Entrance
 from storage.tickets import Asker, Place, Record, Tickets, Tier
 
 TTL_S = 900.0
@@ -30,7 +31,9 @@ class Door:
     async def come(self, user_id: str, connection_id: int = 1, tier: Tier = Tier.NORMAL) -> Place:
         place = (f"tid-{user_id}", f"client-{user_id}")
         asker = Asker(Address("SOCK001", connection_id), connection_id)
-        return await self.tickets.issue(place, user_id, asker, "", 100, Record(f"login {user_id}", 60), tier)
+        return await self.tickets.issue(
+            place, user_id, asker, Entrance(), 100, Record(f"login {user_id}", 60), tier
+        )
 
     async def admitted(self) -> int:
         """How many come in at this very moment."""

@@ -7,6 +7,7 @@ import pytest
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage import keys
+from storage.holders import Entrance
 from storage.nodes import Nodes
 from storage.sessions import NotReady
 from storage.tickets import Admission, Asker, Ended, Place, Tier
@@ -127,7 +128,9 @@ async def test_those_who_are_back_come_before_their_tier_and_in_their_order(room
     await leave(room, *gone)
     await room.admit()
     later = await come(room, "later")
-    vip = await room.tickets.issue(room.place(), "vip", room.asker(), "", MANY, room.record(), Tier.VIP)
+    vip = await room.tickets.issue(
+        room.place(), "vip", room.asker(), Entrance(), MANY, room.record(), Tier.VIP
+    )
     for place in (gone[2], gone[0]):
         await back(room, place)
     # Of two places one goes to whoever has waited longest.

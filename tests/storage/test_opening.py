@@ -7,6 +7,7 @@ import pytest
 
 from storage import keys
 from storage.admission import AdmissionSettings
+from storage.holders import Entrance
 from storage.tickets import Place, Tickets, Tier
 from tests.storage.room import DEADLINE_S, MANY, TTL_S, Room, open_room
 
@@ -35,7 +36,7 @@ async def come(room: Room, *names: str, tier: Tier = Tier.NORMAL) -> dict[str, P
     places = {}
     for name in names:
         asker = room.asker()
-        place = await room.tickets.issue(room.place(), name, asker, "", 1000, room.record(), tier)
+        place = await room.tickets.issue(room.place(), name, asker, Entrance(), 1000, room.record(), tier)
         streamed = await room.tickets.stream(place.tid, place.client_id, asker)
         assert (streamed.position, streamed.opens_at) == (place.position, place.opens_at)
         places[name] = place

@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from protocol.envelope import Address
 from storage import keys
+from storage.errors import StoreAway
+from storage.events import event_bus
+from storage.holders import Entrance, Holder
+from storage.queues import Busy, QueueServer
 from storage.sessions import (
     MOST_FAMILIES,
     Expelled,
@@ -20,8 +25,8 @@ from storage.sessions import (
     SignedIn,
     Stale,
 )
-from storage.tickets import TicketNotFound
-from tests.storage.room import DEADLINE_S, REFRESH_TTL_S, RIGHTS, TTL_S, Room, open_room
+from storage.tickets import Place, TicketNotFound
+from tests.storage.room import DEADLINE_S, MANY, REFRESH_TTL_S, RIGHTS, TTL_S, Room, open_room
 
 
 @pytest.fixture
@@ -74,6 +79,7 @@ async def test_a_spent_ticket_signs_its_user_in(room: Room) -> None:
     assert fields == {
         "serverId": "SOCK002", "connectionId": "7", "takenAt": str(asker.sent_ms), "epoch": "1",
         "login_count": "1", "role": "NORMAL", "permissions": "", "family": "one", "risk_score": "0.0",
+        "trace": "",
     }  # fmt: skip
     stored = await room.redis.execute_command("HGETALL", keys.refresh_tokens("ada"))
     assert stored[b"token"] == token("one", 1).hash.encode()
@@ -158,7 +164,7 @@ async def test_a_finalize_repeated_from_another_connection_brings_the_session_th
     assert again.kicked == lost.address
     assert await owner(room) == new.address
     later = room.asker()
-    assert await room.sessions.resume("ada", first.family, later) == new.address
+    assert (await room.sessions.resume("ada", first.family, later))[0] == new.address
 
 
 @pytest.mark.parametrize("later", ["sign-in", "resume", "logout"])
@@ -193,7 +199,7 @@ async def test_a_late_finalize_takes_no_session_from_a_later_request(room: Room)
     assert await owner(room) == later.address
     assert (await session(room))["family"] == "one"
     await check(room, token("two", 1))
-    assert await room.sessions.resume("ada", "two", room.asker()) == later.address
+    assert (await room.sessions.resume("ada", "two", room.asker()))[0] == later.address
 
 
 async def test_a_late_finalize_takes_a_session_that_nobody_holds(room: Room) -> None:
@@ -324,7 +330,7 @@ async def test_a_token_used_twice_ends_its_family_and_signs_its_session_out(room
         await check(room, token("one", 2))
     with pytest.raises(Revoked):
         await room.sessions.resume("ada", "one", room.asker())
-    assert await room.sessions.resume("ada", "other", room.asker()) is None
+    assert (await room.sessions.resume("ada", "other", room.asker()))[0] is None
 
 
 async def test_a_reuse_that_is_delivered_twice_is_answered_twice(room: Room) -> None:
@@ -354,7 +360,7 @@ async def test_a_login_that_is_delivered_again_after_its_family_went_on_is_no_re
     await room.sign_in("ada", fresh=token("one", 1))
     record = room.record()
     await room.sessions.check("ada", token("one", 1), record)
-    await room.tickets.issue(room.place(), "ada", room.asker(), "one", 100, record)
+    await room.tickets.issue(room.place(), "ada", room.asker(), Entrance("one"), 100, record)
     await rotate(room, "one", 1)
 
     await room.sessions.check("ada", token("one", 1), record)
@@ -380,7 +386,7 @@ async def test_a_session_lives_as_long_as_its_tokens_are_exchanged(room: Room) -
     for number in range(1, 5):
         await room.pass_time(REFRESH_TTL_S * 0.7)
         assert (await rotate(room, "one", number))[0] == number + 1
-    assert await room.sessions.resume("ada", "one", room.asker()) == asker.address
+    assert (await room.sessions.resume("ada", "one", room.asker()))[0] == asker.address
 
 
 # Coming back and going.
@@ -389,8 +395,8 @@ async def test_a_session_lives_as_long_as_its_tokens_are_exchanged(room: Room) -
 async def test_who_resumes_takes_the_session_unless_a_later_request_has_it(room: Room) -> None:
     first, earlier, later = room.asker(), room.asker(), room.asker()
     await room.sign_in("ada", first, fresh=token("one", 1))
-    assert await room.sessions.resume("ada", "one", later) == first.address
-    assert await room.sessions.resume("ada", "one", later) == first.address  # when it is delivered again
+    assert (await room.sessions.resume("ada", "one", later))[0] == first.address
+    assert (await room.sessions.resume("ada", "one", later))[0] == first.address  # when it is delivered again
     with pytest.raises(Stale):
         await room.sessions.resume("ada", "one", earlier)
     assert await owner(room) == later.address
@@ -407,7 +413,7 @@ async def test_of_a_hundred_racing_resumes_one_holds_the_session_and_the_others_
     results = await asyncio.gather(
         *(room.sessions.resume("ada", "one", asker) for asker in askers), return_exceptions=True
     )
-    lost = {result for result in results if isinstance(result, Address)}
+    lost = {result[0] for result in results if not isinstance(result, BaseException)}
     lost |= {
         asker.address for asker, result in zip(askers, results, strict=True) if isinstance(result, Stale)
     }
@@ -420,7 +426,7 @@ async def test_a_session_that_redis_lost_is_made_again_and_does_not_stay_for_eve
     await room.sign_in("ada", fresh=token("one", 1))
     await room.redis.delete(keys.session("ada"))
     asker = room.asker()
-    assert await room.sessions.resume("ada", "one", asker) is None
+    assert (await room.sessions.resume("ada", "one", asker))[0] is None
     assert await owner(room) == asker.address
     assert 0 < (await room.look()).left_ms[keys.session("ada")] <= REFRESH_TTL_S * 1000
 
@@ -506,7 +512,7 @@ async def test_who_was_expelled_may_come_back_and_kicks_nobody_out(room: Room) -
     signed_in = await room.sign_in("ada", back, fresh=token("new", 1))
     assert signed_in.kicked is None
     again = room.asker(back.address.connection_id)
-    assert await room.sessions.resume("ada", "new", again) is None
+    assert (await room.sessions.resume("ada", "new", again))[0] is None
     assert await owner(room) == back.address
 
 
@@ -528,3 +534,55 @@ async def test_the_facts_of_a_stay(room: Room) -> None:
     facts = await room.sessions.facts("ada")
     assert (facts.node, facts.login_count, facts.risk_score, facts.devices) == ("SOCK003", 2, 0.0, 2)
     assert (facts.last_login or "").endswith("Z")
+
+
+ANNOUNCED = Entrance(trace="trace-1", auto_match='{"difficulty":"easy","level":5}')
+
+
+async def ready(room: Room) -> Place:
+    """A READY ticket of a login that is to be announced, and a bus that somebody hears."""
+    await QueueServer(room.redis).create(event_bus(), "matching")
+    ticket = await room.tickets.issue(room.place(), "ada", room.asker(), ANNOUNCED, MANY, room.record())
+    await room.pass_time(10.1)
+    assert await room.admit_ids() == [ticket.tid]
+    return ticket
+
+
+async def on_the_bus(room: Room) -> list[bytes]:
+    entries: Any = await room.redis.xrange(keys.EVENT_BUS)
+    return [fields[b"m"] for _, fields in entries]
+
+
+async def test_what_a_login_said_is_kept_until_its_ticket_is_spent(room: Room) -> None:
+    ticket = await ready(room)
+    holder = await room.tickets.holder(ticket.tid)
+    assert holder == Holder("ada", ANNOUNCED)
+    newer = Entrance("family", trace="trace-2")
+    place = await room.tickets.issue(room.place(), "ada", room.asker(), newer, MANY, room.record())
+    assert await room.tickets.holder(ticket.tid) == Holder("ada", newer), "the newest login counts"
+    await room.finalize(place, "ada")
+    assert (await session(room))["trace"] == "trace-2"
+    assert (await room.sessions.resume("ada", (await session(room))["family"], room.asker()))[1] == "trace-2"
+
+
+async def test_a_sign_in_is_announced_once_in_the_same_step(room: Room) -> None:
+    ticket, record = await ready(room), room.record()
+    for _ in range(2):
+        await room.finalize(ticket, "ada", record=record, announcement=b"ada has come in")
+    assert await on_the_bus(room) == [b"ada has come in"]
+    statistics = (await QueueServer(room.redis).statistics([keys.EVENT_BUS]))[0]
+    assert statistics.length == 1
+
+
+async def test_a_sign_in_that_cannot_be_announced_has_not_happened(room: Room) -> None:
+    ticket = await ready(room)
+    await room.redis.hset(keys.queue_meta(keys.EVENT_BUS), "maxSize", 0)
+    with pytest.raises(Busy):
+        await room.finalize(ticket, "ada", announcement=b"ada has come in")
+    await QueueServer(room.redis).delete(keys.EVENT_BUS)
+    with pytest.raises(StoreAway):
+        await room.finalize(ticket, "ada", announcement=b"ada has come in")
+    assert (await room.look()).status(ticket.tid) == "READY"
+    await QueueServer(room.redis).create(event_bus(), group="")
+    await room.finalize(ticket, "ada", announcement=b"ada has come in")
+    assert await on_the_bus(room) == [], "nobody has ever listened"

@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from storage import keys
 from storage.admission import AdmissionSettings
+from storage.holders import Entrance
 from storage.sessions import Reused, Sessions, SignedIn
 from storage.tickets import LIBRARY, Asker, Place, Tickets
 from storage.whereabouts import Whereabouts
@@ -70,10 +71,10 @@ Ask = Callable[[Scene, Tickets, Sessions], Awaitable[Any]]
 
 CALLS: dict[str, Ask] = {
     "issue": lambda scene, tickets, _: tickets.issue(
-        scene.room.place(), "new", scene.room.asker(), "", MANY, scene.room.record()
+        scene.room.place(), "new", scene.room.asker(), Entrance(), MANY, scene.room.record()
     ),
     "hand over": lambda scene, tickets, _: tickets.issue(
-        scene.room.place(), "user-0", scene.room.asker(), "", MANY, scene.room.record()
+        scene.room.place(), "user-0", scene.room.asker(), Entrance(), MANY, scene.room.record()
     ),
     "stream": lambda scene, tickets, _: tickets.stream(
         scene.waiting.tid, scene.waiting.client_id, scene.room.asker()
@@ -124,9 +125,12 @@ async def everything(room: Room) -> dict[bytes, bytes]:
 
 
 async def break_key(room: Room, name: str) -> None:
-    """Let a key hold what no Function expects of any: a stream."""
+    """Let a key hold what no Function expects of it: a stream, or of the one that is a stream a list."""
     await room.redis.delete(name)
-    await room.redis.xadd(name, {"of": "no use here"})
+    if name == keys.EVENT_BUS:
+        await room.redis.execute_command("RPUSH", name, "of no use here")
+    else:
+        await room.redis.xadd(name, {"of": "no use here"})
 
 
 @pytest.mark.parametrize("name", CALLS)

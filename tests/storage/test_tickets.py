@@ -9,6 +9,7 @@ import pytest
 from protocol.envelope import Address
 from protocol.messages.waiting import TicketStatus
 from storage import keys
+from storage.holders import Entrance, Holder
 from storage.tickets import Ended, Place, RoomFull, Survey, TakenOver, TicketNotFound, Tickets
 from tests.storage.room import DEADLINE_S, MANY, TTL_S, Room, open_room
 
@@ -44,8 +45,8 @@ async def test_a_full_room_takes_nobody_more_but_keeps_whom_it_has(room: Room) -
 async def test_who_was_turned_away_can_come_with_the_same_key_again(room: Room) -> None:
     record, asker = room.record(), room.asker()
     with pytest.raises(RoomFull):
-        await room.tickets.issue(room.place(), "ada", asker, "", 0, record)
-    assert (await room.tickets.issue(room.place(), "ada", asker, "", 1, record)).position == 1
+        await room.tickets.issue(room.place(), "ada", asker, Entrance(), 0, record)
+    assert (await room.tickets.issue(room.place(), "ada", asker, Entrance(), 1, record)).position == 1
 
 
 async def test_of_a_hundred_racing_logins_of_one_user_one_owns_and_ninety_nine_are_kicked(room: Room) -> None:
@@ -99,10 +100,10 @@ async def test_a_repeat_in_a_crowded_room_is_answered_the_same(room: Room) -> No
     crowd = {f"tid_{number}": number for number in range(100_000)}
     await room.redis.zadd(keys.PORTAL_WAITING, crowd)
     asker, record = room.asker(), room.record()
-    place = await room.tickets.issue(room.place(), "ada", asker, "", 200_000, record)
+    place = await room.tickets.issue(room.place(), "ada", asker, Entrance(), 200_000, record)
     assert (place.position, place.total_waiting) == (100_001, 100_001)
     await room.login("eve", most_waiting=200_000)
-    assert await room.tickets.issue(room.place(), "ada", asker, "", 200_000, record) == place
+    assert await room.tickets.issue(room.place(), "ada", asker, Entrance(), 200_000, record) == place
     streamed = await room.tickets.stream(place.tid, place.client_id, asker)
     assert (streamed.position, streamed.total_waiting) == (100_001, 100_002)
 
@@ -323,10 +324,10 @@ async def test_the_ledger_and_the_averages(room: Room) -> None:
 
 async def test_whose_a_ticket_is(room: Room) -> None:
     place = await room.login("ada", family="family-1")
-    assert await room.tickets.holder(place.tid) == ("ada", "family-1")
+    assert await room.tickets.holder(place.tid) == Holder("ada", Entrance("family-1"))
     assert await room.tickets.holder("tid_unknown") is None
     await room.login("ada", family="family-2")
-    assert await room.tickets.holder(place.tid) == ("ada", "family-2")
+    assert await room.tickets.holder(place.tid) == Holder("ada", Entrance("family-2"))
 
 
 async def test_one_worker_surveys_at_a_time(room: Room) -> None:

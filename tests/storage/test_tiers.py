@@ -13,6 +13,7 @@ from protocol.envelope import Address
 from storage import keys
 from storage.admission import AdmissionSettings
 from storage.connections import connect, connect_wire
+from storage.holders import Entrance
 from storage.tickets import Asker, Record, Tickets, Tier
 
 DEADLINE_S = 600.0
@@ -43,7 +44,7 @@ class Room:
         name = f"{tier.name.lower()}-{number}"
         asker = Asker(Address("SOCK001", number), number)
         place = await self.tickets.issue(
-            (name, f"client-{number}"), name, asker, "", 1_000_000, Record(name, 60.0), tier
+            (name, f"client-{number}"), name, asker, Entrance(), 1_000_000, Record(name, 60.0), tier
         )
         await self.tickets.stream(name, f"client-{number}", asker)
         return name, place.position
@@ -138,7 +139,7 @@ async def test_a_reason_that_got_lost_is_told_again(redis_url: str) -> None:
     assert (await room.tickets.stream(name, "client-2", elsewhere)).position == 4
     assert await told(20) == (4, "HIGHER_TIER"), "the answer has no room for a reason"
     place = await room.tickets.issue(
-        (name, "client-20"), name, elsewhere, "", 1_000_000, Record("again", 60.0), Tier.NORMAL
+        (name, "client-20"), name, elsewhere, Entrance(), 1_000_000, Record("again", 60.0), Tier.NORMAL
     )
     await room.tickets.stream(name, place.client_id, elsewhere)
     assert await told(20) == (4, "HIGHER_TIER")

@@ -7,6 +7,8 @@ from msgspec import UNSET
 from protocol.envelope import Address, Delivery, SignIn, SignOut
 from protocol.errors import (
     ACCOUNT_DISABLED,
+    BUSY,
+    BUSY_RETRY_MS,
     INVALID_TICKET,
     INVALID_TOKEN,
     TICKET_NOT_FOUND,
@@ -29,10 +31,12 @@ from protocol.messages.auth import (
 from storage.audit import WhenFull
 from storage.errors import StoreAway
 from storage.permissions import entry
+from storage.queues import Busy
 from storage.servers import now_ms
 from storage.sessions import NextToken, NotReady, NotYours, Reused, Revoked, Stale
 from storage.tickets import RoomFull, TicketNotFound, Tier
 from storage.users import AccountStatus, User, fold
+from workers.login.entering import announcement, entrance
 from workers.login.permissions import rights
 from workers.login.room import LoginRoom, asker, handlers
 from workers.login.survey import told_s
@@ -72,11 +76,10 @@ async def log_in(room: LoginRoom, call: Call[Login]) -> Answer:
             names_to_be,
             user.user_id,
             asker(call),
-            proven.family,
+            entrance(call, proven.family, proven.risk),
             most,
             record(call, proven.scope),
             tier,
-            proven.risk,
         )
     except RoomFull as error:
         raise await room.overflow.refusal(error) from None
@@ -142,11 +145,11 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
     """Spend a READY ticket: one token pair, whatever races for it."""
     tid, client_id = call.data.tid, call.data.client_id
     holder = await room.tickets.holder(tid) if room.identifiers.is_ticket(tid) else None
-    user = await room.users.get(holder[0]) if holder is not None else None
+    user = await room.users.get(holder.user_id) if holder is not None else None
     if holder is None or user is None:
         raise RequestError(TICKET_NOT_FOUND)
     _refuse_disabled(user)
-    user_id, family = holder
+    user_id, family = holder.user_id, holder.entrance.family
     number = await room.sessions.newest(user_id, family) if family else None
     going_on = room.tokens.next_refresh(user_id, family, number + 1) if number is not None else None
     fresh = room.tokens.next_refresh(user_id, new_family(), 1)
@@ -159,6 +162,7 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
             (going_on, fresh),
             now_ms(),
             record(call, f"{tid}\n{client_id}"),
+            announcement(tid, holder),
         )
     except TicketNotFound:
         raise RequestError(TICKET_NOT_FOUND) from None
@@ -166,6 +170,8 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
         raise RequestError(INVALID_TICKET, "This ticket is not READY yet.") from None
     except NotYours:
         raise RequestError(INVALID_TICKET, "This ticket belongs to another clientId of yours.") from None
+    except Busy as error:
+        raise RequestError(BUSY, str(error), BUSY_RETRY_MS) from None
     token = NextToken(signed_in.family, signed_in.number, "")
     reply = Finalized(
         access_token=room.tokens.access(user_id, token, allowed, signed_in.issued_ms),
@@ -173,7 +179,8 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
         expires_in=room.tokens.access_ttl_s,
         user_id=user_id,
     )
-    return Answer(reply, SignIn(user_id, tuple(names(allowed.role))), kick(signed_in.kicked, user_id))
+    change = SignIn(user_id, tuple(names(allowed.role)), holder.entrance.trace)
+    return Answer(reply, change, kick(signed_in.kicked, user_id))
 
 
 @handlers.handles(Resume)
@@ -189,8 +196,9 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
     _refuse_disabled(user)
     allowed = await rights(room, user)
     roles = tuple(role for role in access.roles if role in names(allowed.role))
+    trace = ""
     try:
-        kicked = await room.sessions.resume(access.user_id, access.family, asker(call))
+        kicked, trace = await room.sessions.resume(access.user_id, access.family, asker(call))
     except Revoked:
         raise RequestError(INVALID_TOKEN) from None
     except Stale:
@@ -205,7 +213,7 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
         tasks=await room.tasks.of(access.user_id),
         unread_notifications=await _unread(room, access.user_id),
     )
-    return Answer(reply, SignIn(access.user_id, roles), kick(kicked, access.user_id))
+    return Answer(reply, SignIn(access.user_id, roles, trace), kick(kicked, access.user_id))
 
 
 @handlers.handles(Refresh)

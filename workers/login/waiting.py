@@ -47,7 +47,7 @@ async def cancel(room: LoginRoom, call: Call[Cancel]) -> Cancelled:
     if holder is None:
         raise RequestError(TICKET_NOT_FOUND)
     try:
-        await room.tickets.cancel(tid, client_id, holder[0], record(call, f"{tid}\n{client_id}"))
+        await room.tickets.cancel(tid, client_id, holder.user_id, record(call, f"{tid}\n{client_id}"))
     except TicketNotFound:
         raise RequestError(TICKET_NOT_FOUND) from None
     except TakenOver:

@@ -11,6 +11,7 @@ from storage.events import announce
 from storage.games import Finish, Games
 from storage.matches import MatchBoard, Matches, Session
 from storage.queues import Busy, Outbox
+from storage.whereabouts import Whereabouts
 from workers.matching.skills import Skills, rate
 
 log = structlog.get_logger(__name__)
@@ -37,6 +38,7 @@ class Book:
         board: MatchBoard,
         outbox: Outbox,
         skills: Skills,
+        whereabouts: Whereabouts,
         leads: Callable[[], bool],
     ) -> None:
         self._games = games
@@ -44,6 +46,7 @@ class Book:
         self._board = board
         self._outbox = outbox
         self._skills = skills
+        self._whereabouts = whereabouts
         self._leads = leads
         self._unwritten: list[Session] = []
         self._gathered = asyncio.Event()
@@ -110,13 +113,16 @@ class Book:
         """What follows from an end; done again, it changes nothing."""
         session = finish.session
         await self._matches.finish(session.session_id, session.players)
+        traces = await self._whereabouts.traces([user_id for user_id, _ in finish.scores])
         fact = GameFinished(
             game_session_id=session.session_id,
             game_type=finish.game_type,
             difficulty=session.difficulty,
             results=tuple(
-                Result(user_id, score, task_id)
-                for (user_id, score), task_id in zip(finish.scores, task_ids(finish), strict=True)
+                Result(user_id, score, task_id, trace)
+                for (user_id, score), task_id, trace in zip(
+                    finish.scores, task_ids(finish), traces, strict=True
+                )
             ),
             finished_ms=finish.finished_ms,
         )

@@ -1,5 +1,6 @@
 """The request of a game's server when a game is over: `game.finish`."""
 
+from protocol.envelope import trace_of
 from protocol.errors import (
     ALREADY_FINISHED,
     BUSY,
@@ -33,7 +34,7 @@ async def finish_game(room: MatchingRoom, call: Call[FinishGame]) -> Finished:
         finished_ms=now_ms(),
     )
     try:
-        ended = await room.book.finish(finish, call.envelope.trace_id)
+        ended = await room.book.finish(finish, trace_of(call.envelope.trace_id))
     except AlreadyFinished:
         raise RequestError(ALREADY_FINISHED) from None
     except Busy:

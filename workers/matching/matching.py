@@ -11,6 +11,7 @@ from protocol.messages.matching import (
     MatchState,
     MatchStatus,
     Preferences,
+    Search,
 )
 from storage.matches import AlreadyMatched, Entry, NotInQueue, Wish
 from workers.matching.room import MatchingRoom, handlers
@@ -23,7 +24,7 @@ async def find_match(room: MatchingRoom, call: Call[FindMatch]) -> Answer:
     """Opponents at once, or a place in the queue."""
     user_id = await room.gate.acting_for(call, call.data.user_id)
     skill = await room.skills.of(user_id, call.data.difficulty.value)
-    wish = _wish(user_id, call.data, call.data.preferences or Preferences(), skill)
+    wish = wish_of(user_id, call.data, skill)
     entered = await room.matchmaker.enter(wish, record(call, user_id), call.envelope.origin)
     if entered.what is Entry.ALREADY_MATCHING:
         raise RequestError(ALREADY_MATCHING)
@@ -58,7 +59,9 @@ async def cancel_match(room: MatchingRoom, call: Call[CancelMatch]) -> MatchCanc
     return MatchCancelled()
 
 
-def _wish(user_id: str, asked: FindMatch, preferences: Preferences, skill: float) -> Wish:
+def wish_of(user_id: str, asked: Search, skill: float) -> Wish:
+    """What a player asks for, with what is usual where nothing is said."""
+    preferences = asked.preferences or Preferences()
     size, wait_s = preferences.players, preferences.max_wait_sec
     return Wish(
         user_id=user_id,

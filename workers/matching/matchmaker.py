@@ -182,6 +182,7 @@ class Matchmaker:
     def _tell(self, proposal: Proposal, verdict: Verdict) -> None:
         """Answer those who ask, and tell the others."""
         user_ids = [user_id for user_id, _ in proposal.players]
+        log.debug("match", session=proposal.session_id, users=user_ids)
         others = []
         for (user_id, entry), address in zip(proposal.players, verdict.players, strict=True):
             asking = self._asking.pop(entry, None)

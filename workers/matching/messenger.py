@@ -41,6 +41,10 @@ class Messenger:
         """Tell all players of a session again, since nobody knows whether they were told."""
         self._send(session, list(zip(session.players, addresses, strict=True)))
 
+    def tell_one(self, session: Session, user_id: str, address: Address) -> None:
+        """Tell one of its players of a session that goes on."""
+        self._outbox.deliver(address.server_id, _found(session, user_id, address))
+
     def tell_timeout(self, ended: TimedOut) -> None:
         """Tell one who has waited long enough, if they are connected."""
         if ended.address is not None:
@@ -77,15 +81,15 @@ class Messenger:
                 self._told.append(session)
 
         for user_id, address in to:
-            others = [each for each in session.players if each != user_id]
-            found = MatchFound(
-                game_session_id=session.session_id,
-                matched_users=others,
-                difficulty=Difficulty(session.difficulty),
-                level=session.level,
-                region=session.region or None,
-            )
-            delivery = Delivery(
-                address.connection_id, event_frame(found), once=session.session_id, user_id=user_id
-            )
-            self._outbox.deliver(address.server_id, delivery, done)
+            self._outbox.deliver(address.server_id, _found(session, user_id, address), done)
+
+
+def _found(session: Session, user_id: str, address: Address) -> Delivery:
+    found = MatchFound(
+        game_session_id=session.session_id,
+        matched_users=[each for each in session.players if each != user_id],
+        difficulty=Difficulty(session.difficulty),
+        level=session.level,
+        region=session.region or None,
+    )
+    return Delivery(address.connection_id, event_frame(found), once=session.session_id, user_id=user_id)

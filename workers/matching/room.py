@@ -6,11 +6,12 @@ from runtime.config import ConfigError
 from runtime.daemon import Step
 from runtime.settings import MatchingSettings
 from storage.database import Database
-from storage.events import open_bus
 from storage.games import Games
 from storage.matches import DIFFICULTIES, MatchBoard, Matches
 from storage.migrations import migrate
+from storage.whereabouts import Whereabouts
 from workers.gate import Gate, open_gate
+from workers.hearing import bus_intake
 from workers.matching.book import Book
 from workers.matching.crowd import Crowd, widening
 from workers.matching.matchmaker import Matchmaker
@@ -21,6 +22,7 @@ from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
 from workers.requests import Handlers, Requests
 
 CONCURRENCY = 2000
+LOGINS_HELD = 200
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def widenings(settings: MatchingSettings) -> dict[str, Widening]:
 def assemble(process: WorkerProcess) -> Kind:
     """The parts of a matching worker process. Raises ConfigError."""
     # Registers the handlers, which need this module.
-    from workers.matching import finishing, matching  # noqa: F401, PLC0415
+    from workers.matching import finishing, joining, matching  # noqa: F401, PLC0415
 
     config, wire, outbox = process.config, process.wire, process.outbox
     if not config.database.url:
@@ -64,18 +66,17 @@ def assemble(process: WorkerProcess) -> Kind:
     matches = Matches(wire, config.matching.session_ttl_s)
     by_skill = frozenset(config.matching.by_skill)
     skills = Skills(games, by_skill)
-    book = Book(games, matches, board, outbox, skills, leads=lambda: matchmaker.sweeps)
+    whereabouts = Whereabouts(wire)
+    book = Book(games, matches, board, outbox, skills, whereabouts, leads=lambda: matchmaker.sweeps)
     crowd = Crowd(widenings(config.matching), by_skill)
     messenger = Messenger(outbox, matches, book.write)
     matchmaker = Matchmaker(matches, board, crowd, messenger, process.boot_id)
     gate = open_gate(database, process.redis, wire, process.secrets)
     room = MatchingRoom(matches, board, matchmaker, book, skills, gate)
+    hear = joining.Joining(room, messenger, whereabouts).hear
 
     async def prepare_database() -> None:
         await migrate(config.database.url)
-
-    async def prepare_bus() -> None:
-        await open_bus(process.redis)
 
     async def register_handlers() -> None:
         handlers.check()
@@ -86,10 +87,12 @@ def assemble(process: WorkerProcess) -> Kind:
         process.daemon.watch(book.look_after(), "look after")
 
     return Kind(
-        [request_intake(config, Requests(handlers, room, outbox, process.seals, gate.let_in), CONCURRENCY)],
+        [
+            request_intake(config, Requests(handlers, room, outbox, process.seals, gate.let_in), CONCURRENCY),
+            bus_intake("matching", hear, LOGINS_HELD),
+        ],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
-            Step("event bus", prepare_bus, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
             # Before reading begins and after it ends: what is read is answered by the matchmaker.
             Step("matchmaker", start_matching, matchmaker.stop),

@@ -174,6 +174,7 @@ class Keeping:
         scores = sorted({score for score in risen.values() if score is not None})
         ranks = dict(zip(scores, await self._boards.ranks(ALL_GAMES, scores), strict=True))
         for score in batch:
+            log.debug("kept", trace_id=score.trace, task_id=score.task_id)
             standing = standings.get((ALL_GAMES, score.user_id))
             if standing is None or standing.rank is None:
                 continue

@@ -4,12 +4,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from protocol.announcement import GameFinished, Result
-from storage.events import read_announcement
-from storage.queues import Entry
+from protocol.announcement import Announcement, GameFinished, Result
 from storage.scores import Accepted, AlreadySubmitted, Submission
 from storage.tickets import Record
-from workers.consumer import Settle
 
 if TYPE_CHECKING:
     from workers.ranking.room import RankingRoom
@@ -26,15 +23,13 @@ class Results:
     def __init__(self, room: "RankingRoom") -> None:
         self._room = room
 
-    async def work(self, entry: Entry, settle: Settle) -> None:
-        """Take one announcement. Raises Busy or StoreAway: it is then tried again."""
-        announcement = read_announcement(entry.message)
+    async def hear(self, announcement: Announcement) -> None:
+        """Take one announcement. Raises Busy or StoreAway: it is then told again."""
         if isinstance(announcement.fact, GameFinished):
             for result in announcement.fact.results:
-                await self._accept(announcement.id, announcement.fact, result)
-        settle(None)
+                await self._accept(announcement, announcement.fact, result)
 
-    async def _accept(self, announcement_id: str, game: GameFinished, result: Result) -> None:
+    async def _accept(self, announcement: Announcement, game: GameFinished, result: Result) -> None:
         ceiling = self._room.settings.score_ceilings.get(game.game_type)
         if ceiling is None or not 0 <= result.score <= ceiling:
             log.warning(
@@ -49,9 +44,12 @@ class Results:
             difficulty=game.difficulty,
             submitted_ms=game.finished_ms,
             game_session_id=game.game_session_id,
+            trace=result.trace or announcement.trace_id,
         )
-        record = Record(f"{announcement_id}:{result.user_id}", RECORD_LIFE_S)
+        record = Record(f"{announcement.id}:{result.user_id}", RECORD_LIFE_S)
         try:
             await self._room.submissions.accept(Submission(accepted, record))
         except AlreadySubmitted:
             log.info("has a result already", game_session_id=game.game_session_id, user_id=result.user_id)
+        else:
+            log.debug("submitted", trace_id=accepted.trace, task_id=accepted.task_id)

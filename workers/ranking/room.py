@@ -10,7 +10,6 @@ from runtime.settings import Config, RankingSettings
 from storage import keys
 from storage.boards import Boards
 from storage.database import Database
-from storage.events import event_bus
 from storage.friends import Friends
 from storage.games import Games
 from storage.matches import MatchBoard
@@ -22,6 +21,7 @@ from storage.removals import Removals
 from storage.scores import Scores, Submissions
 from storage.whereabouts import Whereabouts
 from workers.gate import Gate, open_gate
+from workers.hearing import bus_intake
 from workers.process import Intake, Kind, WorkerProcess, request_intake
 from workers.ranking.freezing import FREEZING_LIMIT_S, Freezing
 from workers.ranking.keeping import Keeping
@@ -128,13 +128,7 @@ def assemble(process: WorkerProcess) -> Kind:
         intakes=[
             request_intake(config, requests, CONCURRENCY),
             _scores_intake(config, keeping),
-            Intake(
-                {keys.EVENT_BUS: (event_bus(), 1)},
-                QueueType.EVENT,
-                Results(room).work,
-                RESULTS_HELD,
-                group="ranking",
-            ),
+            bus_intake("ranking", Results(room).hear, RESULTS_HELD),
         ],
         before=[
             Step("database", prepare_database, close_databases, attempts=STEP_ATTEMPTS),

@@ -2,6 +2,7 @@
 
 import secrets
 
+from protocol.envelope import trace_of
 from protocol.errors import BUSY, BUSY_RETRY_MS, INVALID_SCORE, USER_NOT_FOUND, RequestError
 from protocol.messages.ranking import ScoreAccepted, SubmitScore
 from storage.queues import Busy
@@ -30,6 +31,7 @@ async def submit(room: RankingRoom, call: Call[SubmitScore]) -> ScoreAccepted:
         difficulty=call.data.difficulty,
         submitted_ms=submitted_ms,
         game_session_id=session_id,
+        trace=trace_of(call.envelope.trace_id),
     )
     try:
         task_id = await room.submissions.accept(Submission(accepted, record(call, user_id)))
