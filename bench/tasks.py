@@ -4,10 +4,11 @@ Ours beside SAQ, taskiq and BullMQ, with one worker process of 100 at once each,
 The others are installed into a folder of their own, which is given with --peers:
 
     python -m venv PEERS/venv
-    PEERS/venv/bin/pip install "saq[redis,hiredis]" taskiq taskiq-redis uvloop
+    PEERS/venv/bin/pip install "saq[redis,hiredis]" taskiq taskiq-redis orjson uvloop
     npm install --prefix PEERS bullmq
 
-Each is told of a task's end in its own way: SAQ by a channel, BullMQ by a stream, taskiq and ours by looking.
+Each driver warms up with a quarter of its tasks, waits for single ones, then enqueues all and waits for
+the last. It learns of a single one's end by looking again and again; BullMQ's by the stream of its events.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ import msgspec
 from bench import harness
 from bench.harness import CannotMeasure, Result, at_least, at_most, quantile, rounded
 from bench.system import start_valkey, temporary_processes
+from storage.connections import connect
 
 PROGRAMS = Path(__file__).parent
 TIME_LIMIT_S = 240.0
@@ -73,6 +75,8 @@ async def measure(peers: Path, count: int, rounds: int) -> Result:
     environ = {**os.environ, "NODE_PATH": str(peers / "node_modules"), "PYTHONPATH": str(PROGRAMS.parent)}
     with temporary_processes() as (directory, processes):
         url = await start_valkey(directory, processes)
+        async with connect(url) as redis:
+            await redis.config_set("auto-aof-rewrite-percentage", 0)  # it would fall on whoever's turn it is
         base = url.rpartition("/")[0]
         for each in taking_part:
             processes.start(each.name, [*each.command, "worker", f"{base}/{each.database}"], environ)
