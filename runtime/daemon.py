@@ -12,7 +12,6 @@ A failure anywhere goes straight to the stops and announces an error in place of
 """
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -23,7 +22,7 @@ from typing import Any, NoReturn, ParamSpec, Protocol
 import structlog
 import uvloop
 
-from runtime import notify
+from runtime import memory, notify
 from runtime.config import ConfigError
 from runtime.logging import redact_text
 from runtime.metrics import LoopLag
@@ -38,7 +37,6 @@ EXIT_REFUSED = 3
 ANNOUNCE_TIMEOUT_S = 2.0
 ANNOUNCE_ATTEMPTS = 5
 BACKOFF_MAX_S = 5.0
-COLLECT_AFTER = (20_000, 20, 50)  # new objects, and collections of one generation before the next one's
 DRAIN_SHARE = 0.9  # of the time from the signal to the exit; the stops need the rest
 STOPS_TIMEOUT_S = 10.0  # for all stops together after a failure
 CAUSE_MAX_LENGTH = 300  # characters; it goes into the status
@@ -209,7 +207,8 @@ class Daemon:
     async def _announce_ready(self) -> None:
         await self._lifecycle.ready()
         self._ready = True
-        _settle_memory()
+        memory.keep_freed()
+        memory.settle()
         notify.ready()
         notify.status(f"{self.process_id} is ready")
         log.info("ready")
@@ -299,16 +298,6 @@ class Daemon:
 
 def _announcement(name: str, announce: Callable[[], Awaitable[None]]) -> Step:
     return Step(name, announce, attempts=ANNOUNCE_ATTEMPTS, timeout_s=ANNOUNCE_TIMEOUT_S)
-
-
-def _settle_memory() -> None:
-    """Have the collector pass over what lives as long as the process, and come by less often.
-
-    By default it looks at everything after every 700 new objects, which cost a fifth of a busy worker's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
 
 
 async def _attempt(step: Step) -> None:

