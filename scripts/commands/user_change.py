@@ -108,7 +108,11 @@ async def appoint(
         expelled = await desk.expel() if before in TRUSTED and before != role else None
         if before != role:
             await desk.note("role", f"{before}->{role}")
-        said = f"is {role} from the next token on, was {before}." if before != role else f"is {role} already."
+        said = (
+            f"is {role} now, was {before}; tokens tell it from the next one on."
+            if before != role
+            else f"is {role} already."
+        )
         _print(desk, before != role, before, role, expelled, said, as_json=as_json)
 
     return await _at_desk(data_dir, config_file, username, work)

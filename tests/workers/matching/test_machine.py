@@ -32,7 +32,10 @@ pytestmark = pytest.mark.servers
 
 USERS = [f"user-{number}" for number in range(8)]
 WORKERS = 3
+DEEDS = ["go", "cancel", "come again", "end a wait", "finish", "finish and come again"]
 STALL_MS = 15_000  # a machine that stands still for so long makes no test fail
+
+LONG_S = 3600.0
 
 users = st.sampled_from(USERS)
 workers = st.integers(0, WORKERS - 1)
@@ -195,7 +198,7 @@ class MatchMachine(RuleBasedStateMachine):
 
     @rule(
         chosen=st.sets(workers, min_size=1),
-        deeds=st.lists(st.tuples(st.sampled_from(["go", "cancel", "come again"]), users), max_size=3),
+        deeds=st.lists(st.tuples(st.sampled_from(DEEDS), users), max_size=3),
         cancelling=st.sets(users, max_size=2),
         catching_up=st.booleans(),
     )
@@ -242,8 +245,17 @@ class MatchMachine(RuleBasedStateMachine):
             self._here.discard(user_id)
             self._run(self._lobby.disconnect(user_id))
             return
-        self.cancel(user_id)
-        if deed == "come again" and user_id not in self._stays:
+        if deed == "end a wait":
+            for each in self._run(self._lobby.matches.expire(LONG_S, 1)):
+                assert self._stays.pop(each.user_id).session_id is None
+            return
+        if deed.startswith("finish"):
+            stay = self._stays.get(user_id)
+            if stay is not None and stay.session_id is not None:
+                self._finish(stay.session_id, 1)
+        else:
+            self.cancel(user_id)
+        if deed.endswith("come again") and user_id not in self._stays:
             self.enter([(user_id, 2, {})])
 
     def _proposal(self, found: Found) -> Proposal:
