@@ -3,8 +3,10 @@
     python -m bench.matching                     bursts and a steady stream, in process and through sockets
     python -m bench.matching --evening FILE.svg  a simulated evening, drawn: who waited how long, and for whom
 
-Players fit in pairs: whoever comes has one opponent of the same difficulty, level and region, who comes at
-the same time or just before. What is measured is what lobbyd adds to that.
+In bursts and in the steady stream players fit in pairs: whoever comes has one opponent of the same
+difficulty, level and region, who comes at the same time or just before. What is measured is what lobbyd adds
+to that. In the spread they come as they do, and the default search finds whom it can: how long that takes,
+and how well they fit.
 """
 
 import argparse
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from bench import harness, matching_evening
 from bench.harness import Goal, Result, at_least, at_most
-from bench.matching_crowd import crowd, pure_pairing_s
+from bench.matching_crowd import USUAL, crowd, pure_pairing_s
 from bench.matching_floor import Floor
 from bench.matching_sockets import through_sockets
 
@@ -20,6 +22,11 @@ BURSTS = (1_000, 5_000, 10_000, 50_000)
 BESIDE = (0, 1_000, 10_000, 50_000)
 RATE = 1_000
 STEADY_S = 5.0
+SPREAD_RATES = (50, 200, 1_000)
+SPREAD_S = 10.0
+PATIENCE_S = 15.0
+"""After the last has come: by then the search is as wide as it gets."""
+
 TIME_LIMIT_S = 290.0
 
 
@@ -34,6 +41,9 @@ async def measure(workers: int, *, with_sockets: bool) -> Result:
             figures |= await floor.burst(players)
         for waiting in BESIDE:
             figures |= await floor.steady(RATE, STEADY_S, waiting)
+    async with Floor.open(workers, USUAL) as floor:
+        for rate in SPREAD_RATES:
+            figures |= await floor.spread(rate, SPREAD_S, PATIENCE_S)
     if with_sockets:
         figures |= await through_sockets(workers, RATE, STEADY_S)
     return Result(

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Sequence
 
+from runtime.settings import MatchingSettings
 from storage.matches import DIFFICULTIES, Waiter, Wish
 from workers.matching.crowd import Crowd, widening
 
@@ -14,7 +15,11 @@ SHARES = {"easy": 50, "medium": 35, "hard": 15}
 MEAN_LEVEL, SPREAD = 30, 15
 """Levels are spread normally, cut at 1 and 100."""
 
-NARROW = "0:0"
+NARROW = dict.fromkeys(DIFFICULTIES, widening("0:0"))
+"""A search that never widens."""
+
+USUAL = {name: widening(getattr(MatchingSettings(), name)) for name in DIFFICULTIES}
+"""The search of the default settings."""
 
 
 def one(number: int, chance: random.Random) -> Wish:
@@ -41,6 +46,12 @@ def pairs(count: int) -> list[Wish]:
     return sorted(crowd(count), key=lambda wish: wish.user_id)
 
 
+def strangers(count: int) -> list[Wish]:
+    """So many players as they come: nobody sees to it that anybody fits."""
+    chance = random.Random(SEED)
+    return [one(number, chance) for number in range(count)]
+
+
 def misfits(count: int) -> list[Wish]:
     """Players who want to be eight, and are seven at most of a level and region: they wait."""
     places = [
@@ -60,7 +71,7 @@ def _alike(wish: Wish) -> tuple[str, int, str, int, int]:
 
 def pure_pairing_s(players: Sequence[Wish]) -> float:
     """How long the pairing alone takes for them, in seconds: memory only, all at once."""
-    crowd_of = Crowd(dict.fromkeys(DIFFICULTIES, widening(NARROW)))
+    crowd_of = Crowd(NARROW)
     waiters = [
         Waiter(wish.user_id, entry, *_alike(wish)[:4], since_ms=entry, skill=0.0)
         for entry, wish in enumerate(players, 1)

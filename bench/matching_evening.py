@@ -15,11 +15,10 @@ from pathlib import Path
 
 from bench import harness
 from bench.harness import Result, at_least, at_most, quantile, rounded
-from bench.matching_crowd import SEED, one
+from bench.matching_crowd import SEED, USUAL, one
 from bench.matching_plot import draw
-from runtime.settings import MatchingSettings
-from storage.matches import DIFFICULTIES, Waiter
-from workers.matching.crowd import Crowd, Found, widening
+from storage.matches import Waiter
+from workers.matching.crowd import Crowd, Found
 
 EVENING_S = 4 * 3600
 PEAK_PER_S = 3.0
@@ -80,8 +79,7 @@ async def measure(path: Path) -> Result:
 
 def simulate() -> Evening:
     """An evening with the default settings."""
-    settings = MatchingSettings()
-    crowd = Crowd({name: widening(getattr(settings, name)) for name in DIFFICULTIES})
+    crowd = Crowd(USUAL)
     evening = Evening(defaultdict(Bucket), [], [], [])
     waiting: dict[int, Waiter] = {}
     coming = _coming()

@@ -3,27 +3,29 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import msgspec
 import psutil
 
 from bench.harness import quantile
-from bench.matching_crowd import NARROW, misfits, pairs
+from bench.matching_crowd import NARROW, misfits, pairs, strangers
 from bench.system import start_valkey, temporary_processes
 from protocol.connection import ServerEvent
 from protocol.envelope import Address, Delivery
 from protocol.frames import HEADER_BYTES
 from storage import keys
 from storage.connections import connect_blocking, connect_wire
-from storage.matches import DIFFICULTIES, Entry, MatchBoard, Matches, Wish
+from storage.matches import Entry, MatchBoard, Matches, Session, Wish
 from storage.queues import Outbox
 from storage.tickets import Record
 from storage.wire import Wire
-from workers.matching.crowd import Crowd, widening
+from workers.matching.crowd import Crowd
 from workers.matching.matchmaker import Matchmaker
 from workers.matching.messenger import Messenger
+from workers.matching.pairing import Widening, quality
 
 NODE = "SOCK001"
 QUEUE_SIZE = 10_000_000
@@ -42,8 +44,10 @@ _event = msgspec.msgpack.Decoder(ServerEvent)
 class Floor:
     """Matchmakers in this process, each as a worker has it."""
 
-    def __init__(self, url: str, workers: int) -> None:
+    def __init__(self, url: str, workers: int, search: Mapping[str, Widening]) -> None:
         self._url = url
+        self._search = search
+        self._costs: list[float] = []
         self._wire = connect_wire(url)
         self._reading = connect_blocking(url, BLOCK_S)
         self._tasks: list[asyncio.Task[None]] = []
@@ -57,10 +61,10 @@ class Floor:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, workers: int) -> AsyncIterator["Floor"]:
+    async def open(cls, workers: int, search: Mapping[str, Widening] = NARROW) -> AsyncIterator["Floor"]:
         """A floor on a Valkey of its own, for as long as it is needed."""
         with temporary_processes() as (directory, processes):
-            floor = cls(await start_valkey(directory, processes), workers)
+            floor = cls(await start_valkey(directory, processes), workers, search)
             floor._valkey = psutil.Process(processes.pids["valkey"])
             floor._begin(floor._read())
             try:
@@ -75,8 +79,8 @@ class Floor:
         wire: Wire = connect_wire(self._url)
         outbox = Outbox(wire)
         matches = Matches(wire, SESSION_TTL_S)
-        crowd = Crowd(dict.fromkeys(DIFFICULTIES, widening(NARROW)))
-        messenger = Messenger(outbox, matches, write=lambda session: None)
+        crowd = Crowd(self._search)
+        messenger = Messenger(outbox, matches, write=self._made)
         matchmaker = Matchmaker(matches, MatchBoard(wire), crowd, messenger, f"bench-{number}")
         self._begin(outbox.run())
         self._begin(matchmaker.run())
@@ -122,6 +126,28 @@ class Floor:
             f"{name}_each_us": 1e6 * (self._cpu_s() - used_s) / len(players),
         }
 
+    async def spread(self, rate: int, seconds: float, patience_s: float) -> dict[str, float]:
+        """So many a second as they come, and how well they fit whom they meet."""
+        players = strangers(int(rate * seconds))
+        await self._empty(players)
+        began_s = time.perf_counter()
+        await _at_rate(rate, players, self._come)
+        await asyncio.sleep(patience_s)
+        waits = list(self._took_s.values())
+        met_by_s = [self._asked_s[user_id] + took_s for user_id, took_s in self._took_s.items()]
+        name = f"spread_{rate}"
+        return {
+            f"{name}_matched_ratio": len(waits) / len(players),
+            f"{name}_matches_per_s": sum(met_s < began_s + seconds for met_s in met_by_s) / 2 / seconds,
+            f"{name}_wait_p50_s": quantile(waits, 0.5),
+            f"{name}_wait_p99_s": quantile(waits, 0.99),
+            f"{name}_quality_mean_ratio": fmean(map(quality, self._costs)),
+            f"{name}_quality_p1_ratio": quantile([quality(cost) for cost in self._costs], 0.01),
+        }
+
+    def _made(self, session: Session) -> None:
+        self._costs.append(session.cost)
+
     def _cpu_s(self) -> float:
         """What this process and Valkey have used of the processors."""
         times = self._valkey.cpu_times()
@@ -157,6 +183,7 @@ class Floor:
         await asyncio.sleep(1.0)  # the matchmakers notice
         self._asked_s.clear()
         self._took_s.clear()
+        self._costs.clear()
         queue_id = keys.node_queue(NODE)
         await self._wire.execute_command("SADD", keys.QUEUE_IDS, queue_id)
         await self._wire.execute_command("HSET", keys.queue_meta(queue_id), "maxSize", QUEUE_SIZE)

@@ -155,9 +155,9 @@ class _Run:
 
     async def _open(self) -> None:
         """Set the rate; now the waits begin."""
-        await self._people.ask("opened")
         await AdmissionSettings(self._redis).set_rate(self._rate_a_minute, "bench.rush")
         self._opened_at = self._picture.opened_at = time.time()
+        await self._people.ask("opened")
 
     async def _admission(self) -> float:
         self._picture.headline = "wait for their turns"

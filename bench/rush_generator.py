@@ -37,6 +37,9 @@ SWEEP_S = 1.0
 RETURN_SPREAD_S = 1.0
 RETURN_ATTEMPTS = 20
 
+HEARD_S = 0.5
+"""What was told is heard by then: before the opening, a wait at next to no rate."""
+
 
 class Progress(msgspec.Struct):
     """A line to the benchmark: players by stage and by tier, and the order that is done."""
@@ -77,8 +80,10 @@ class Part:
         await self._until(lambda: not self._counts[Stage.CONNECTED] and not self._counts[Stage.LOGGING_IN])
 
     async def opened(self) -> None:
-        """The room is open: an estimate counts from now on."""
-        self.is_open, self._opened_at = True, time.time()
+        """The room is open: an estimate counts once all that was told before it was has been heard."""
+        self._opened_at = time.time()
+        await asyncio.sleep(HEARD_S)
+        self.is_open = True
 
     async def finish(self) -> None:
         """Wait until everybody is in or lost."""
