@@ -26,6 +26,28 @@ def lanes_of(sample: Metrics, names: Iterable[str]) -> list[QueueSample]:
     return [queue for queue in sample.queues if queue.queue_id in wanted]
 
 
+def jobs_of(sample: Metrics, name: str) -> list[QueueSample]:
+    """The queues of accepted work, which are those of this name that hold no requests."""
+    lanes = {f"{name}_queue:{lane.value}" for lane in Lane}
+    return [
+        queue
+        for queue in sample.queues
+        if queue.queue_id.startswith(f"{name}_queue:") and queue.queue_id not in lanes
+    ]
+
+
+def backlog(queue: QueueSample) -> float:
+    """How far behind accepted work is, from 0 to 1: the share of it that waits for its turn.
+
+    A share above 0.8 is four rounds of what is under way. It counts for less while the oldest entry is young,
+    since a burst is soon over; and not at all where nothing is under way, since what waits then waits for its
+    next try, and more workers would not help it.
+    """
+    if not queue.pending or not queue.length:
+        return 0.0
+    return min((queue.length - queue.pending) / queue.length, queue.oldest_age_sec / LATE_S)
+
+
 def behind_the_door(sample: Metrics) -> tuple[float, str]:
     """The worst pressure on what lies behind the door, and where: request queues, and nodes' own queues."""
     nodes = [queue for queue in sample.queues if queue.queue_id.endswith("_Q")]
