@@ -86,6 +86,9 @@ MONITORING_PAST_ALERTS = "monitoring:alerts:past"
 SCALING_DECISIONS = "scaling:decisions"
 """String with expiry: how many workers of each kind there are and should be, and why."""
 
+SCALING_FOLLOWER = "scaling:follower"
+"""String with expiry: who starts and ends workers by the decisions now (a lease)."""
+
 MONITORING_LEAD = "monitoring:lead"
 """String with expiry: the operations worker that watches now (a lease)."""
 

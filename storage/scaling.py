@@ -4,6 +4,7 @@ import msgspec
 
 from storage import keys
 from storage.errors import redis_away_is_store_away
+from storage.servers import hold
 from storage.wire import Executor
 
 KEPT_S = 60
@@ -26,7 +27,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Scaling:
-    """The newest decision about each kind of worker. Raises StoreAway."""
+    """The newest decision about each kind of worker, and who follows them. Raises StoreAway."""
 
     def __init__(self, redis: Executor) -> None:
         self._redis = redis
@@ -44,3 +45,15 @@ class Scaling:
             await self._redis.execute_command(
                 "SET", keys.SCALING_DECISIONS, msgspec.json.encode(decisions), "EX", KEPT_S
             )
+
+    async def follow(self, name: str, ttl_s: float) -> str | None:
+        """Be the one who follows the decisions for so long. Answers None, or the name of who does already."""
+        if await hold(self._redis, keys.SCALING_FOLLOWER, name, ttl_s):
+            return None
+        return await self.follower() or "somebody else"
+
+    async def follower(self) -> str | None:
+        """Who follows the decisions."""
+        with redis_away_is_store_away():
+            name: bytes | None = await self._redis.execute_command("GET", keys.SCALING_FOLLOWER)
+        return None if name is None else name.decode()

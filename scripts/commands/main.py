@@ -20,6 +20,7 @@ from scripts.commands.options import AsJson, DataDir, IsSure, SystemConfig
 from scripts.commands.policy import app as policy
 from scripts.commands.queue import app as queue
 from scripts.commands.ranking import app as ranking
+from scripts.commands.scaling import app as scaling
 from scripts.commands.task import app as task
 from scripts.commands.user import app as user
 
@@ -42,6 +43,7 @@ app.add_typer(dead_letters, name="dead-letters")
 app.add_typer(keys, name="keys")
 app.add_typer(queue, name="queue")
 app.add_typer(ranking, name="ranking")
+app.add_typer(scaling, name="scaling")
 app.add_typer(task, name="task")
 app.add_typer(user, name="user")
 app.add_typer(matching, name="matching")
@@ -74,6 +76,9 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object once all is up, and words on stderr.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --autoscale: only tell what would be done, and why.")
     ] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: Annotated[
@@ -108,6 +113,7 @@ def up(  # noqa: PLR0913, PLR0917 - an option is an argument
         overrides=tuple(overrides or ()),
         autoscale=autoscale,
         as_json=as_json,
+        dry_run=dry_run,
     )
     run(live, options)
 
@@ -126,27 +132,6 @@ def status(
     """
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands.status import show  # noqa: PLC0415
-
-    run(show, data_dir, config, as_json=as_json)
-
-
-@app.command()
-def scaling(
-    as_json: AsJson = False,
-    data_dir: DataDir = DEFAULT_DATA_DIR,
-    config: SystemConfig = None,
-) -> None:
-    """Show how many workers of each kind there are and should be, and why.
-
-    Whether anything follows is up to who starts the workers:
-    `lobbyctl up --autoscale` does. Changes nothing itself.
-
-    Exits with 1 when nothing runs, or when its Redis cannot be reached.
-
-    Example: lobbyctl scaling --json
-    """
-    from runtime.daemon import main as run  # noqa: PLC0415
-    from scripts.commands.scaling import show  # noqa: PLC0415
 
     run(show, data_dir, config, as_json=as_json)
 

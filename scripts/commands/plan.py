@@ -30,6 +30,7 @@ class Options:
     overrides: Sequence[str]
     autoscale: bool = False
     as_json: bool = False
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ class Plan:
     players: int
     autoscale: bool
     as_json: bool
+    dry_run: bool
 
 
 def plan(options: Options) -> Plan:
     """Read the settings and check the options. Raises ConfigError."""
+    if options.dry_run and not options.autoscale:
+        raise ConfigError("--dry-run: tells what --autoscale would do; give both")
     config_file = options.config or (CONFIG_FILE if CONFIG_FILE.exists() else None)
     config = load(config_file, environ=os.environ, overrides=options.overrides)
     overrides = (override.partition("=") for override in options.overrides)
@@ -67,6 +71,7 @@ def plan(options: Options) -> Plan:
         players=options.players,
         autoscale=options.autoscale,
         as_json=options.as_json,
+        dry_run=options.dry_run,
     )
 
 

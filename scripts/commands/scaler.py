@@ -1,75 +1,191 @@
-"""Starts and ends workers of a running system as operations decides (section 6.3 of the seed)."""
+"""Brings the number of workers to what operations has decided (section 6.3 of the seed)."""
 
 import asyncio
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
-from scripts.commands.child import Child, Failed
-from scripts.commands.programs import Programs
-from scripts.commands.screen import Screen
-from scripts.commands.supervisor import Supervisor
+from runtime.waiting import cancel
+from scripts.commands.status import ALIVE
 from storage.errors import StoreAway
+from storage.queues import QueueServer
 from storage.scaling import Decision, Scaling
+from storage.servers import Servers
 
 EVERY_S = 1.0
+FOLLOWS_S = 10.0
+"""Who has not looked for so long follows no more, and another may."""
+
+WORKING = frozenset({"STARTING", "READY"})
+
+
+class CannotAct(Exception):
+    """A worker cannot be started or ended, or workers cannot be seen; the text tells people why."""
+
+
+class Driver(Protocol):
+    """Who starts and ends workers on this machine. Raises CannotAct."""
+
+    def named(self, worker_id: str) -> str:
+        """What operators know a worker by."""
+        ...
+
+    async def workers(self, kind: str) -> Sequence[str]:
+        """The workers of a kind that it keeps alive and may end, the first ones first."""
+        ...
+
+    async def start(self, worker_id: str) -> None:
+        """Start a worker; returns when it is ready."""
+        ...
+
+    async def end(self, worker_id: str) -> None:
+        """Have a worker finish what it has accepted, and end; returns when it has."""
+        ...
+
+
+Say = Callable[[str, str], None]
+"""Tells people a line, in a style such as "red"."""
 
 
 class Scaler:
-    """Brings the number of workers of each kind to what is wanted, one worker at a time."""
+    """Follows decisions, or with `is_dry` tells what it would do. One in a system follows at a time."""
 
-    def __init__(
-        self,
-        redis: Redis,
-        supervisor: Supervisor,
-        programs: Programs,
-        screen: Screen,
-        ended: Callable[[], None],
-    ) -> None:
-        """`ended` is called when a worker has ended."""
-        self._ended = ended
+    def __init__(self, redis: Redis, driver: Driver, say: Say, name: str, *, is_dry: bool = False) -> None:
+        """`name` tells people who follows, and where; no other one bears it."""
         self._scaling = Scaling(redis)
-        self._supervisor = supervisor
-        self._programs = programs
-        self._screen = screen
+        self._servers = Servers(redis)
+        self._queues = QueueServer(redis)
+        self._driver = driver
+        self._say = say
+        self._name = name
+        self._is_dry = is_dry
+        self._coming: set[str] = set()
+        self._leaving: set[str] = set()
+        self._ended: set[str] = set()
+        self._failed: dict[str, int] = {}
+        self._told: dict[str, str] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Go by the newest decisions for as long as the system lives."""
-        while True:
-            try:
-                for decision in (await self._scaling.decisions()).values():
-                    await self._follow(decision)
-            except StoreAway as error:
-                logging.warning("cannot read how many workers there should be: %s", error)
-            except Failed as error:
-                self._screen.say(f"One more did not start: {error}", "red")
-            await asyncio.sleep(EVERY_S)
+        """Look again and again. Ends by being cancelled."""
+        try:
+            while True:
+                await self.look()
+                await asyncio.sleep(EVERY_S)
+        finally:
+            await cancel(self._tasks)
+
+    async def look(self) -> None:
+        """Go by the newest decisions once. What that begins goes on beside."""
+        try:
+            follower = None if self._is_dry else await self._scaling.follow(self._name, FOLLOWS_S)
+            if follower is not None:
+                return self._tell("", f"{follower} follows already", "")
+            decisions = await self._scaling.decisions()
+            for decision in decisions.values():
+                await self._follow(decision)
+        except (StoreAway, CannotAct) as error:
+            self._tell("", f"Cannot see to the number of workers: {error}", "red")
+        else:
+            self._told.pop("", None)
 
     async def _follow(self, decision: Decision) -> None:
-        workers = self._workers(decision.kind)
-        # Another number than the decision was made about: it is carried out already, or out of date.
-        if not workers or decision.now != len(workers) or decision.wanted == decision.now:
+        kind = decision.kind
+        if decision.wanted == decision.now:
+            self._told.pop(kind, None)
             return
-        said = f"{decision.kind}: {decision.now} workers, {decision.reason}"
-        self._screen.say(said, "cyan")
-        for _ in range(decision.now, decision.wanted):
-            program = self._programs.worker(decision.kind, self._free_number(decision.kind))
-            await self._supervisor.add(program, beside=workers[0])
-        for worker in workers[decision.wanted :]:
-            await self._supervisor.end(worker)
-            self._ended()
+        own = [each for each in await self._driver.workers(kind) if each not in self._leaving]
+        known = await self._alive(kind)
+        working = {name for name, state in known.items() if state in WORKING}
+        # What was ended here has ended, however long its status says otherwise.
+        self._ended -= {name for name in _of(kind, self._ended) if name not in working or name in own}
+        present = (working - self._leaving - self._ended) | {*own, *_of(kind, self._coming)}
+        missing = decision.wanted - len(present)
+        if decision.wanted > decision.now and missing > 0:
+            self._bring(decision, _free(kind, {*present, *known, *self._leaving}, missing))
+        elif decision.wanted < decision.now and missing < 0:
+            await self._take(decision, own, -missing)
 
-    def _workers(self, kind: str) -> Sequence[Child]:
-        """The workers of a kind, the first ones first."""
-        numbered = [
-            (int(number), child)
-            for child in self._supervisor.children
-            for name, _, number in [child.process_id.rpartition("-")]
-            if name == kind
-        ]
-        return [child for _, child in sorted(numbered, key=lambda each: each[0])]
+    def _bring(self, decision: Decision, chosen: Sequence[str]) -> None:
+        """Start these."""
+        # One try a decision: what keeps a worker from starting keeps the next one too.
+        if self._failed.get(decision.kind) != decision.changed_at:
+            self._tell_of(decision, "start", chosen)
+            self._begin(self._coming, chosen, lambda worker_id: self._start(worker_id, decision))
 
-    def _free_number(self, kind: str) -> int:
-        taken = {child.process_id for child in self._workers(kind)}
-        return next(number for number in range(1, len(taken) + 2) if f"{kind}-{number}" not in taken)
+    async def _take(self, decision: Decision, own: Sequence[str], most: int) -> None:
+        """End the newest ones, none of which holds work now. Who does is looked at again."""
+        holders = {consumer.partition(":")[0] for consumer in await self._queues.holders()}
+        chosen = [each for each in reversed(own) if each not in holders][:most]
+        busy = [each for each in reversed(own) if each in holders] if len(chosen) < most else []
+        self._tell_of(decision, "end", chosen, busy)
+        self._begin(self._leaving, chosen, self._end)
+
+    async def _alive(self, kind: str) -> dict[str, str]:
+        """The states of the kind's workers that live, wherever they run."""
+        found = await self._servers.all()
+        states = {name: found[name].get("statusCode", "") for name in _of(kind, found)}
+        return {name: state for name, state in states.items() if state in ALIVE}
+
+    def _begin(
+        self, noted: set[str], chosen: Iterable[str], change: Callable[[str], Coroutine[Any, Any, None]]
+    ) -> None:
+        if self._is_dry:
+            return
+        for worker_id in chosen:
+            noted.add(worker_id)
+            task = asyncio.create_task(change(worker_id), name=worker_id)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _start(self, worker_id: str, decision: Decision) -> None:
+        try:
+            await self._driver.start(worker_id)
+        except CannotAct as error:
+            self._failed[decision.kind] = decision.changed_at
+            self._say(f"{self._driver.named(worker_id)} did not start: {error}", "red")
+        finally:
+            self._coming.discard(worker_id)
+
+    async def _end(self, worker_id: str) -> None:
+        try:
+            await self._driver.end(worker_id)
+        except CannotAct as error:
+            self._say(f"{self._driver.named(worker_id)} did not end: {error}", "red")
+        else:
+            self._ended.add(worker_id)
+        finally:
+            self._leaving.discard(worker_id)
+
+    def _tell_of(
+        self, decision: Decision, verb: str, chosen: Sequence[str], busy: Sequence[str] = ()
+    ) -> None:
+        """Tell what is decided and done about it, once."""
+        would = "would " if self._is_dry else ""
+        acts = [f"{would}{verb} {self._names(chosen)}"] if chosen else []
+        if busy:
+            acts.append(f"{self._names(busy)} would end, but not while at work")
+        if acts:
+            text = f"{decision.kind}: {decision.now} workers, {decision.reason}; {', '.join(acts)}"
+            self._tell(decision.kind, text, "cyan")
+
+    def _names(self, worker_ids: Iterable[str]) -> str:
+        return ", ".join(map(self._driver.named, worker_ids))
+
+    def _tell(self, about: str, text: str, style: str) -> None:
+        """Tell what is news."""
+        if self._told.get(about) != text:
+            self._told[about] = text
+            self._say(text, style)
+
+
+def _of(kind: str, names: Iterable[str]) -> set[str]:
+    """Those of the names that are of a kind."""
+    return {name for name in names if name.rpartition("-")[0] == kind}
+
+
+def _free(kind: str, taken: set[str], count: int) -> list[str]:
+    """The first names of a kind that nobody bears."""
+    numbered = (f"{kind}-{number}" for number in range(1, len(taken) + count + 1))
+    return [name for name in numbered if name not in taken][:count]

@@ -1,37 +1,60 @@
-"""`lobbyctl scaling`: how many workers of each kind there are and should be, and why."""
+"""`lobbyctl scaling`: what an operator types about how many workers there are.
 
-import json
-from pathlib import Path
+As in `main`, each command imports what it needs when it runs.
+"""
 
-import msgspec
-from redis.asyncio import Redis
-from rich.console import Console
-from rich.table import Table
+from typing import Annotated
 
-from scripts.commands.system import with_redis
-from storage.scaling import Decision, Scaling
+import typer
 
+from scripts.commands import DEFAULT_DATA_DIR
+from scripts.commands.options import AsJson, DataDir, SystemConfig
 
-async def show(data_dir: Path, config_file: Path | None, *, as_json: bool) -> int:
-    """Print the newest decisions. Answers the exit code."""
-
-    async def work(redis: Redis) -> None:
-        decisions = await Scaling(redis).decisions()
-        if as_json:
-            print(json.dumps({kind: msgspec.to_builtins(each) for kind, each in decisions.items()}))
-        else:
-            Console().print(_table(decisions) if decisions else _nothing())
-
-    return await with_redis(data_dir, config_file, work)
+app = typer.Typer(invoke_without_command=True)
 
 
-def _table(decisions: dict[str, Decision]) -> Table:
-    table = Table("kind", "now", "wanted", "load", "why", box=None, header_style="bold")
-    for kind, each in sorted(decisions.items()):
-        wanted = f"[bold]{each.wanted}[/bold]" if each.wanted != each.now else str(each.wanted)
-        table.add_row(kind, str(each.now), wanted, f"{each.load:.0%}", each.reason)
-    return table
+@app.callback()
+def scaling(
+    context: typer.Context,
+    as_json: AsJson = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Show how many workers of each kind there are and should be, and why.
+
+    Says who follows: `lobbyctl up --autoscale`, or `lobbyctl scaling
+    apply` for workers under systemd. Changes nothing itself.
+
+    Exits with 1 when nothing runs, or when its Redis cannot be reached.
+
+    Example: lobbyctl scaling --json
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.scaling_look import show  # noqa: PLC0415
+
+    if context.invoked_subcommand is None:
+        run(show, data_dir, config, as_json=as_json)
 
 
-def _nothing() -> str:
-    return "Nothing is decided: no operations worker has looked in the last minute."
+@app.command("apply")
+def apply(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be done, and why.")
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+    config: SystemConfig = None,
+) -> None:
+    """Have systemd start and stop workers of this machine, until Ctrl-C.
+
+    Starts and stops units such as lobbyd-worker@login-2, never one
+    without a number, and stops none while it holds work. This is what
+    lobbyd-scaling.service runs.
+
+    Exits with 1 when nothing runs, or without a systemd.
+
+    Example: lobbyctl scaling apply --dry-run --config /etc/lobbyd/config.toml
+    """
+    from runtime.daemon import main as run  # noqa: PLC0415
+    from scripts.commands.scaling_apply import apply  # noqa: PLC0415
+
+    run(apply, data_dir, config, is_dry=dry_run)

@@ -10,12 +10,15 @@ LOOK_AGAIN_S = 1.0
 
 
 class Supervisor:
-    """Keeps programs alive. `lock` is a file descriptor that every one of them inherits."""
+    """Keeps programs alive. `lock` is a file descriptor that every one of them inherits.
+
+    Children that come or go one by one are no matter of `watch`: whoever has them come or go sees to it.
+    """
 
     def __init__(self, observer: Observer, lock: int) -> None:
         self._observer = observer
         self._lock = lock
-        self._ending: set[Child] = set()
+        self._apart: set[Child] = set()
         self._groups: list[dict[Child, asyncio.Task[None]]] = []
 
     @property
@@ -39,32 +42,40 @@ class Supervisor:
         self._raise_failures()
 
     async def add(self, program: Program, beside: Child) -> None:
-        """Start one more beside another, and wait until it is ready. Raises Failed when it will not be."""
+        """Start one more beside another, and wait until it is ready.
+
+        Raises Failed when it will not be; the others are none the worse for it.
+        """
         group = next(group for group in self._groups if beside in group)
         child = Child(program, self._observer, self._lock)
         task = group[child] = asyncio.create_task(child.run(), name=child.process_id)
+        self._apart.add(child)
         ready = asyncio.create_task(child.was_ready.wait())
         try:
             await asyncio.wait({ready, task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
-        self._raise_failures()
+            self._apart.discard(child)
+            if task.done():
+                del group[child]
+        if task.done():
+            task.result()
 
     async def end(self, child: Child) -> None:
         """End one child, which finishes what it has accepted, and forget it."""
         for group in self._groups:
             if child in group:
-                self._ending.add(child)
+                self._apart.add(child)
                 child.stop()
                 await asyncio.wait([group[child]])
                 del group[child]
-                self._ending.discard(child)
+                self._apart.discard(child)
 
     async def watch(self) -> None:
         """Wait for ever; raises what ends the care for a child, unless it has left."""
         while True:
             tasks = [
-                task for group in self._groups for child, task in group.items() if child not in self._ending
+                task for group in self._groups for child, task in group.items() if child not in self._apart
             ]
             if tasks:
                 await asyncio.wait(tasks, timeout=LOOK_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
@@ -88,13 +99,13 @@ class Supervisor:
 
     def _raise_failures(self) -> None:
         for group in self._groups:
-            for task in group.values():
-                if task.done():
+            for child, task in group.items():
+                if task.done() and child not in self._apart:
                     task.result()
 
     def _forget_who_left(self) -> None:
         for group in self._groups:
-            left = [child for child, task in group.items() if task.done() and child not in self._ending]
+            left = [child for child, task in group.items() if task.done() and child not in self._apart]
             for child in left:
                 del group[child]
 

@@ -24,6 +24,7 @@ from scripts.commands.plan import STATUS, Options, Plan, check_ports, plan, sock
 from scripts.commands.programs import Programs
 from scripts.commands.scaler import Scaler
 from scripts.commands.screen import Screen
+from scripts.commands.supervised import Supervised
 from scripts.commands.supervisor import Supervisor
 from storage.connections import connect
 from storage.database import Database
@@ -181,9 +182,9 @@ class System:
         ]
         await self._supervisor.start(nodes)
         if planned.autoscale:
-            scaler = Scaler(
-                self._redis, self._supervisor, self._programs, self._screen, self._write_endpoints
-            )
+            driver = Supervised(self._supervisor, self._programs, self._write_endpoints)
+            name = f"lobbyctl up (process {os.getpid()} of {os.uname().nodename})"
+            scaler = Scaler(self._redis, driver, self._screen.say, name, is_dry=planned.dry_run)
             self._scaling = asyncio.create_task(scaler.run())
 
     async def _tell_who_is_awaited(self) -> None:

@@ -1,6 +1,7 @@
 """Creating, inspecting and sweeping queues."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,6 +126,24 @@ class QueueServer:
                 )
             )
         return found
+
+    async def holders(self) -> dict[str, int]:
+        """How many entries of all queues together each consumer holds, by the consumer's name."""
+        with redis_away_is_store_away():
+            pipeline = self._redis.pipeline(transaction=False)
+            queue_ids = await self.ids()
+            for queue_id in queue_ids:
+                pipeline.xinfo_groups(queue_id)
+            for queue_id, groups in zip(queue_ids, await pipeline.execute(raise_on_error=False), strict=True):
+                for group in () if isinstance(groups, Exception) else groups:
+                    if group["pending"]:
+                        pipeline.xinfo_consumers(queue_id, group["name"])
+            found = await pipeline.execute(raise_on_error=False)
+        held: Counter[str] = Counter()
+        for consumers in found:
+            for consumer in () if isinstance(consumers, Exception) else consumers:
+                held[consumer["name"].decode()] += consumer["pending"]
+        return {name: count for name, count in held.items() if count}
 
     async def _call(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
         with redis_away_is_store_away():
