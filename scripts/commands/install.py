@@ -33,6 +33,7 @@ def lay(prefix: Path) -> list[Path]:
     etc = Path("/etc") if prefix in USER_PREFIXES else prefix / "etc"
     values = {
         "PYTHON": sys.executable,
+        "LOBBYCTL": str(Path(sys.executable).with_name("lobbyctl")),
         "ETC": str(etc),
         "DOCS": str(ROOT / "docs"),
     }
@@ -42,6 +43,10 @@ def lay(prefix: Path) -> list[Path]:
     written = [_write(lib / "systemd" / "system" / unit.name, _filled(unit, values)) for unit in units]
     written.append(_write(lib / "sysusers.d" / "lobbyd.conf", _filled(SOURCES / "lobbyd.sysusers", values)))
     written.append(_write(lib / "tmpfiles.d" / "lobbyd.conf", _filled(SOURCES / "lobbyd.tmpfiles", values)))
+    # Where polkit looks besides its own folder; /usr/local is none of those places.
+    written.append(
+        _write(etc / "polkit-1" / "rules.d" / "50-lobbyd.rules", _filled(SOURCES / "lobbyd.rules", {}))
+    )
     return written + _settings(etc / "lobbyd")
 
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from redis.asyncio import Redis
 
+from protocol.queues import QueueType
 from runtime.waiting import cancel
 from scripts.commands.status import ALIVE
 from storage.errors import StoreAway
@@ -67,6 +68,11 @@ class Scaler:
         self._told: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_changing(self) -> bool:
+        """Whether a worker is being started or ended."""
+        return bool(self._tasks)
+
     async def run(self) -> None:
         """Look again and again. Ends by being cancelled."""
         try:
@@ -115,8 +121,12 @@ class Scaler:
             self._begin(self._coming, chosen, lambda worker_id: self._start(worker_id, decision))
 
     async def _take(self, decision: Decision, own: Sequence[str], most: int) -> None:
-        """End the newest ones, none of which holds work now. Who does is looked at again."""
-        holders = {consumer.partition(":")[0] for consumer in await self._queues.holders()}
+        """End the newest ones, which finish what they have accepted first.
+
+        A task can take longer than a drain may: who holds one is left alone, and looked at again.
+        """
+        found = await self._queues.holders(QueueType.TASK)
+        holders = {consumer.partition(":")[0] for consumer in found}
         chosen = [each for each in reversed(own) if each not in holders][:most]
         busy = [each for each in reversed(own) if each in holders] if len(chosen) < most else []
         self._tell_of(decision, "end", chosen, busy)
@@ -165,9 +175,10 @@ class Scaler:
         would = "would " if self._is_dry else ""
         acts = [f"{would}{verb} {self._names(chosen)}"] if chosen else []
         if busy:
-            acts.append(f"{self._names(busy)} would end, but not while at work")
+            acts.append(f"{self._names(busy)} would, but not while at work")
         if acts:
-            text = f"{decision.kind}: {decision.now} workers, {decision.reason}; {', '.join(acts)}"
+            workers = "1 worker" if decision.now == 1 else f"{decision.now} workers"
+            text = f"{decision.kind}: {workers}, {decision.reason}; {', '.join(acts)}"
             self._tell(decision.kind, text, "cyan")
 
     def _names(self, worker_ids: Iterable[str]) -> str:

@@ -47,7 +47,7 @@ def apply(
     """Have systemd start and stop workers of this machine, until Ctrl-C.
 
     Starts and stops units such as lobbyd-worker@login-2, never one
-    without a number, and stops none while it holds work. This is what
+    without a number, and stops none while it works on a task. This is what
     lobbyd-scaling.service runs.
 
     Exits with 1 when nothing runs, or without a systemd.

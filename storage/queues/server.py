@@ -127,20 +127,16 @@ class QueueServer:
             )
         return found
 
-    async def holders(self) -> dict[str, int]:
-        """How many entries of all queues together each consumer holds, by the consumer's name."""
+    async def holders(self, queue_type: QueueType) -> dict[str, int]:
+        """How many entries of queues of a type each consumer holds, by the consumer's name."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for queue in await self.statistics(await self.ids()):
+            if queue.queue_type == queue_type.label and queue.pending:
+                pipeline.xinfo_consumers(queue.queue_id, GROUP)
         with redis_away_is_store_away():
-            pipeline = self._redis.pipeline(transaction=False)
-            queue_ids = await self.ids()
-            for queue_id in queue_ids:
-                pipeline.xinfo_groups(queue_id)
-            for queue_id, groups in zip(queue_ids, await pipeline.execute(raise_on_error=False), strict=True):
-                for group in () if isinstance(groups, Exception) else groups:
-                    if group["pending"]:
-                        pipeline.xinfo_consumers(queue_id, group["name"])
-            found = await pipeline.execute(raise_on_error=False)
+            answers = await pipeline.execute(raise_on_error=False)
         held: Counter[str] = Counter()
-        for consumers in found:
+        for consumers in answers:
             for consumer in () if isinstance(consumers, Exception) else consumers:
                 held[consumer["name"].decode()] += consumer["pending"]
         return {name: count for name, count in held.items() if count}

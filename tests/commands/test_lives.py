@@ -146,6 +146,7 @@ def test_output_that_nobody_reads_is_no_reason_to_end(start: Start, tmp_path: Pa
         (("--workers", "login=many"), "--workers login=many: expected login=N, with N from 0 to 64"),
         (("--workers", "status=0"), "--workers status=0: at least one must keep"),
         (("--port", "65535", "--nodes", "2"), "--port 65535: 2 nodes would need ports up to 65536"),
+        (("--dry-run",), "--dry-run: tells what --autoscale would do; give both"),
         (("--set", "auth.secret=short"), "auth.secret: expected at least 32 characters, got 5"),
         (("--config", "missing.toml"), "missing.toml: cannot be read"),
         (("--set", "redis.url=redis://127.0.0.1:door"), "redis.url: "),

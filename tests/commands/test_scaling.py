@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -49,23 +50,26 @@ async def test_fewer_workers_stay_while_there_is_little_to_do_and_every_request_
     guest.leave()
     assert logins(running) == ["login-1"]
     assert "login-3 has stopped" in running.stdout
-    assert "login: 3 workers, load" in running.stdout
+    assert re.search(r"^login: \d workers, load \d+% is below 30%: \d; end login-\d", running.stdout, re.M)
     assert running.end() == 0
     assert running.left() == set()
 
 
 def test_more_workers_come_when_they_are_wanted_and_the_reason_is_told(start: Start) -> None:
-    running = start("--no-demo", *CHEAP, *QUICK, "--set", "scaling.least=2")
+    running = start("--no-demo", *CHEAP, *QUICK, "--set", "scaling.least=2", "--autoscale", "--dry-run")
     running.wait_for(UP)
-    wait_until(lambda: decided(running, "login").get("wanted") == 2, "two login workers are wanted")
-    assert decided(running, "login")["now"] == 1
-    assert logins(running) == ["login-1"], "nothing follows without --autoscale"
-    assert "load" in str(decided(running, "login")["reason"])
+    running.wait_for("would start login-2")
+    assert re.search(
+        r"^login: 1 worker, load \d+% .*, 2 at least: 2; would start login-2$", running.stdout, re.M
+    )
+    assert decided(running, "login")["wanted"] == 2
+    assert logins(running) == ["login-1"], "nothing follows a dry run"
     assert running.end() == 0
 
     running = start("--no-demo", *CHEAP, *QUICK, "--set", "scaling.least=2", "--autoscale")
     running.wait_for(UP)
     wait_until(lambda: logins(running) == ["login-1", "login-2"], "there are two login workers")
     wait_until(lambda: decided(running, "login").get("now") == 2, "they are counted")
+    assert "; start login-2\n" in running.stdout
     assert running.end() == 0
     assert running.left() == set()
