@@ -41,6 +41,7 @@ def apply(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would be done, and why.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object for each thing said.")] = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
     config: SystemConfig = None,
 ) -> None:
@@ -57,4 +58,4 @@ def apply(
     from runtime.daemon import main as run  # noqa: PLC0415
     from scripts.commands.scaling_apply import apply  # noqa: PLC0415
 
-    run(apply, data_dir, config, is_dry=dry_run)
+    run(apply, data_dir, config, is_dry=dry_run, as_json=as_json)

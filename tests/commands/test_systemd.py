@@ -1,5 +1,6 @@
 """Workers under systemd come and go: an installation's own units, run without a systemd by `units.py`."""
 
+import json
 import os
 import re
 import signal
@@ -121,22 +122,23 @@ def test_units_with_a_number_come_and_go_and_a_dry_run_only_tells(installed: Ins
     own = {f"lobbyd-worker@{kind}.service" for kind in ("status", "login", "operations")}
     for unit in sorted(own):
         installed.systemctl("start", unit)
-    told = installed.apply("--dry-run")
+    told = installed.apply("--dry-run", "--json")
     wait_until(lambda: "would start lobbyd-worker@login-2.service" in told.read_text(), "it is told")
     assert installed.follow_no_more() == 0
-    assert "login: 1 worker, load " in told.read_text()
+    said = [json.loads(line)["says"] for line in told.read_text().splitlines()]
+    assert re.fullmatch(r"login: 1 worker, load .*: 2; would start lobbyd-worker@login-2.service", said[-1])
     assert installed.up == own
 
-    said = installed.apply()
+    followed = installed.apply()
     wait_until(lambda: installed.up == own | {"lobbyd-worker@login-2.service"}, "one more is up")
-    wait_until(lambda: "; start lobbyd-worker@login-2.service" in said.read_text(), "it is said")
+    wait_until(lambda: "; start lobbyd-worker@login-2.service" in followed.read_text(), "it is said")
     assert re.search(r"^lobbyctl scaling apply \(process \d+ of .*\) follows\.$", installed.scaling(), re.M)
 
     installed.set({"scaling.least": 1})
     installed.systemctl("stop", "lobbyd-worker@operations.service")
     installed.systemctl("start", "lobbyd-worker@operations.service")
     wait_until(lambda: installed.up == own, "it is down again, and the operator's own are not")
-    wait_until(lambda: "; end lobbyd-worker@login-2.service" in said.read_text(), "it is said")
+    wait_until(lambda: "; end lobbyd-worker@login-2.service" in followed.read_text(), "it is said")
     assert installed.follow_no_more() == 0
     assert installed.up == own
 
