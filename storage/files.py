@@ -7,6 +7,7 @@ The row is written first and removed last, so nothing lies in the store that no 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +39,19 @@ class File:
     def object_name(self) -> str:
         """Where it lies in the store."""
         return f"files/{self.user_id}/{self.file_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """How much an upload is to bring, and how much has come without a gap."""
+
+    size_bytes: int
+    come_bytes: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it has come."""
+        return self.come_bytes >= self.size_bytes
 
 
 def parts_folder(file_id: str) -> str:
@@ -97,6 +111,26 @@ class Files:
 
         return await self._database.read(query)
 
+    async def begun(self, file_ids: Sequence[str]) -> dict[str, Upload]:
+        """Those of the files whose bytes are still to be put together, and how many have come."""
+
+        async def query(connection: AsyncConnection) -> Sequence[Any]:
+            found = select(portal_files.c.file_id, portal_files.c.size_bytes).where(
+                portal_files.c.file_id.in_(file_ids), portal_files.c.stored_at.is_(None)
+            )
+            return (await connection.execute(found)).all()
+
+        rows = await self._database.read(query)
+        return {row.file_id: Upload(row.size_bytes, await self._come(row.file_id)) for row in rows}
+
+    async def _come(self, file_id: str) -> int:
+        offset = 0
+        for name, size in await self._objects.names(parts_folder(file_id)):
+            if name != part_name(file_id, offset):
+                break
+            offset += size
+        return offset
+
     async def stored(self, file_id: str, sha256: str, content_type: str) -> None:
         """Note that a file is whole in the store."""
 
@@ -122,14 +156,18 @@ class Files:
         """Remove the parts of an upload, once the file is whole."""
         await self._objects.delete([name for name, _ in await self._objects.names(parts_folder(file_id))])
 
-    async def unfinished(self, older_than_s: float) -> Sequence[File]:
-        """Uploads that were begun so long ago, some of them."""
+    async def unfinished(self, older_than_s: float, after: str) -> Sequence[File]:
+        """Uploads that were begun so long ago, by their ids: a batch of those that come after `after`."""
         before_ms = _now_ms() - int(older_than_s * 1000)
 
         async def query(connection: AsyncConnection) -> Sequence[File]:
             found = (
                 select(*_COLUMNS)
-                .where(portal_files.c.stored_at.is_(None), portal_files.c.created_at < before_ms)
+                .where(
+                    portal_files.c.stored_at.is_(None),
+                    portal_files.c.created_at < before_ms,
+                    portal_files.c.file_id > after,
+                )
                 .order_by(portal_files.c.file_id)
                 .limit(CLEANED_AT_ONCE)
             )

@@ -7,13 +7,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 import obstore
 from obstore import Bytes
 from obstore.exceptions import BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store, from_url
 
 from storage.errors import StoreAway
 
@@ -24,6 +25,8 @@ HEAD_BYTES = 8192
 WRITE_BYTES = 8_388_608
 WRITES = 2
 """Parts of an object on their way at once, each of so many bytes: S3 takes 10,000, of 5 MiB or more."""
+
+LINK_S = 3600.0
 
 
 class Writer(Protocol):
@@ -82,6 +85,21 @@ class Objects:
                 self._store, name, buffer_size=WRITE_BYTES, max_concurrency=WRITES
             ) as writer:
                 yield writer
+
+    @property
+    def has_links(self) -> bool:
+        """Whether objects can be fetched by a URL (`link`)."""
+        return isinstance(self._store, (S3Store, GCSStore, AzureStore))
+
+    async def link(self, name: str) -> str:
+        """A URL by which whoever has it can fetch an object for LINK_S.
+
+        Raises ValueError where objects have none.
+        """
+        if not isinstance(self._store, (S3Store, GCSStore, AzureStore)):
+            raise ValueError("Files lie in a folder here, which has no URLs.")
+        with _away():
+            return await obstore.sign_async(self._store, "GET", name, timedelta(seconds=LINK_S))
 
     async def fetch(self, name: str, path: Path) -> bytes:
         """Make a file of an object. Answers how it begins."""

@@ -23,17 +23,28 @@ MAX_INLINE_BYTES = 524_288
 MAX_RECIPIENTS = 1000
 """Of one notification; more are a group."""
 
+_NOT_IN_NAMES = (
+    r"/\\\x00-\x1f\x7f-\x9f"
+    r"\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ufff9-\uffff"
+)
+"""Marks of direction and what is no character, besides what is special in paths."""
+
+
 FileName = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=255,
-        pattern=r"^(?!\.{1,2}\Z)(?![ ])[^/\\\x00-\x1f\x7f]*[^/\\\x00-\x1f\x7f ]\Z",
+        pattern=rf"^(?!\.{{1,2}}\Z)(?!\s)[^{_NOT_IN_NAMES}]*(?<!\s)\Z",
         description="a file's name without a folder: 1 to 255 characters, no / \\ or control characters, "
-        "no space at either end, not . or ..",
+        "none that change the direction of writing, no space at either end, not . or ..",
     ),
 ]
 UserId = Annotated[str, Meta(min_length=1, max_length=32)]
+OwnerId = Annotated[
+    str,
+    Meta(pattern=r"^[a-z0-9_.-]{3,32}\Z", description="a user's id: 3 to 32 of a-z, 0-9, _ . and -"),
+]
 GroupId = Annotated[str, Meta(min_length=1, max_length=64)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="a SHA-256 as 64 lower case hex digits")]
 
@@ -80,7 +91,7 @@ class Submit(Message, frozen=True):
     """
 
     task_type: TaskType
-    user_id: UserId | None = None
+    user_id: OwnerId | None = None
     priority: Lane = Lane.NORMAL
     file_name: FileName | None = None
     size: Annotated[int, Meta(ge=0)] | None = None
@@ -143,7 +154,11 @@ class Upload(Message, frozen=True):
 
 
 class TaskView(Message, frozen=True):
-    """A task's state: pending, processing, completed, failed or cancelled; `progress` is 0 to 100."""
+    """A task's state: pending, processing, completed, failed or cancelled; `progress` is 0 to 100.
+
+    `downloadUrl` is where the file that came of it can be fetched by HTTP for the next hour. It is there when
+    files lie in an object store; else whoever serves the folder knows the address of the result's `path`.
+    """
 
     task_id: str
     task_type: str
@@ -153,6 +168,7 @@ class TaskView(Message, frozen=True):
     result: Any = UNSET
     error: str | UnsetType = UNSET
     upload_offset: int | UnsetType = UNSET
+    download_url: str | UnsetType = UNSET
 
 
 @request("portal.status", owner="portal", reply=TaskView, errors=(TASK_NOT_FOUND,))

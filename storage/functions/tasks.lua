@@ -233,18 +233,20 @@ local function fail(keys, args)
     bury(keys, args, name, entry)
     return 'dead'
   end
-  redis.call('HSET', name, 'status', 'pending', 'error', args[7], 'attempts', attempts + 1)
+  redis.call('HSET', name, 'status', 'pending', 'progress', 0, 'error', args[7],
+    'attempts', attempts + 1)
   redis.call('XACK', keys[1], GROUP, args[4])
   redis.call('ZADD', keys[3], whole(math.floor(now_us() / 1000) + args[9]), args[4])
   return 'again'
 end
 
 -- Keeps this consumer's tasks from being claimed. KEYS: queue. ARGV: consumer, entry ids.
--- Answers the ids of those that are not its own any more: cancelled, ended by another or claimed.
+-- Answers the ids of those that are not its own any more: cancelled, ended by another, claimed or lost with the group.
 local function renew(keys, args)
   local lost = {}
   for i = 2, #args do
-    if #redis.call('XPENDING', keys[1], GROUP, args[i], args[i], 1, args[1]) > 0 then
+    local pending = redis.pcall('XPENDING', keys[1], GROUP, args[i], args[i], 1, args[1])
+    if not pending.err and #pending > 0 then
       redis.call('XCLAIM', keys[1], GROUP, args[1], 0, args[i], 'JUSTID')
     else
       lost[#lost + 1] = args[i]
@@ -254,16 +256,16 @@ local function renew(keys, args)
 end
 
 -- Gives tasks that were begun back: they are the next in line. KEYS: queue, order, pace. ARGV: consumer, task prefix,
--- entry ids. Answers how many.
+-- entry ids. Answers those that were this consumer's.
 local function hand_back(keys, args)
-  local clock, given = pace_of(keys[3]), 0
+  local clock, given = pace_of(keys[3]), {}
   for i = 3, #args do
     local entry = redis.call('XRANGE', keys[1], args[i], args[i])[1]
     if entry and #redis.call('XPENDING', keys[1], GROUP, args[i], args[i], 1, args[1]) > 0 then
       redis.call('XACK', keys[1], GROUP, args[i])
       redis.call('ZADD', keys[2], exact(clock), args[i])
-      redis.call('HSET', args[2] .. entry[2][4], 'status', 'pending')
-      given = given + 1
+      redis.call('HSET', args[2] .. entry[2][4], 'status', 'pending', 'progress', 0)
+      given[#given + 1] = args[i]
     end
   end
   return given
@@ -306,15 +308,15 @@ end
 -- KEYS: task, queue, stats, order, shares, pace, unsaved. ARGV: id, user id or '' for any, offset, length, cost.
 -- Answers {'missing'}, {'finished'}, {'offset', the right one} or {'taken', offset, 1 when complete}.
 local function advance(keys, args)
-  local was = redis.call('HMGET', keys[1], 'status', 'user_id', 'held', 'size', 'offset', 'priority')
+  local was = redis.call('HMGET', keys[1], 'status', 'user_id', 'held', 'size', 'offset', 'priority', 'last')
   if not was[1] or not was[4] or (args[2] ~= '' and was[2] ~= args[2]) then return {'missing'} end
   local offset = tonumber(args[3]) + tonumber(args[4])
   if was[1] == 'cancelled' then return {'finished'} end
   -- Who asks again for what was taken last gets the same answer: the first may have been lost.
-  if whole(offset) == was[5] then return {'taken', offset, was[3] and 0 or 1} end
+  if whole(offset) == was[5] and args[3] == was[7] then return {'taken', offset, was[3] and 0 or 1} end
   if not was[3] then return {'offset', tonumber(was[5])} end
   if args[3] ~= was[5] or offset > tonumber(was[4]) then return {'offset', tonumber(was[5])} end
-  redis.call('HSET', keys[1], 'offset', whole(offset))
+  redis.call('HSET', keys[1], 'offset', whole(offset), 'last', args[3])
   if offset < tonumber(was[4]) then return {'taken', offset, 0} end
   local task = {id = args[1], user = was[2], lane = was[6], cost = tonumber(args[5]), message = was[3]}
   local line = {queue = keys[2], order = keys[4], shares = keys[5], pace = keys[6]}
@@ -351,6 +353,32 @@ local function requeue(keys, args)
   return fields.t
 end
 
+-- Gives tasks back that a Redis which lost them had accepted: no limit refuses them, and those that are here are left.
+-- KEYS: queue, stats, order, shares, pace. ARGV: task prefix, user's tasks prefix, type, then for each task eight: id,
+-- user id, lane, cost, message, created ms, its bytes or '' where all have come, and how many of them have.
+-- Answers 1 for each that is back, else 0.
+local function restore(keys, args)
+  local line, answers = {queue = keys[1], order = keys[3], shares = keys[4], pace = keys[5]}, {}
+  for i = 4, #args, 8 do
+    local task = {id = args[i], user = args[i + 1], lane = args[i + 2], cost = tonumber(args[i + 3]), message = args[i + 4]}
+    local name, is_lost = args[1] .. task.id, 0
+    if redis.call('EXISTS', name) == 0 then
+      is_lost = 1
+      redis.call('HSET', name, 'status', 'pending', 'user_id', task.user, 'task_type', args[3], 'priority', task.lane,
+        'created_at', args[i + 5], 'progress', 0)
+      if args[i + 6] == '' then
+        redis.call('HSET', name, 'entry', enqueue(line, task))
+        redis.call('HINCRBY', keys[2], 'published', 1)
+      else
+        redis.call('HSET', name, 'held', task.message, 'size', args[i + 6], 'offset', args[i + 7])
+      end
+      redis.call('SADD', args[2] .. task.user, task.id)
+    end
+    answers[#answers + 1] = is_lost
+  end
+  return answers
+end
+
 -- Tasks that changed since they were written to the database, the oldest changes first. Only one process may ask.
 -- KEYS: unsaved. ARGV: task prefix, queue prefix, most, most bytes of messages.
 -- Answers {{id, fields, message or ''}...}, and how many changes these are.
@@ -364,7 +392,7 @@ local function unsaved(keys, args)
       for at = 1, #fields, 2 do named[fields[at]] = fields[at + 1] end
       if named.held then
         message = named.held
-      elseif named.entry and named.status == 'pending' then
+      elseif named.entry and (named.status == 'pending' or named.status == 'processing') then
         local entry = redis.call('XRANGE', args[2] .. named.task_type, named.entry, named.entry)[1]
         message = entry and entry[2][2] or ''
       end
@@ -388,4 +416,5 @@ register('task_progress', {}, progress, EMPTYING)
 register('task_cancel', {'hash', 'set', 'stream', 'hash', 'zset', 'zset', 'list', 'string'}, cancel, EMPTYING)
 register('task_advance', {'hash', 'stream', 'hash', 'zset', 'zset', 'hash', 'list'}, advance)
 register('task_requeue', {'stream', 'hash', 'zset', 'zset', 'hash', 'list', 'stream'}, requeue)
+register('task_restore', {'stream', 'hash', 'zset', 'zset', 'hash'}, restore)
 register('task_unsaved', {'list'}, unsaved)

@@ -14,6 +14,7 @@ from storage.tasks.task import (
     LIBRARY,
     MOST_PER_CALL,
     Accepted,
+    LostTask,
     NewTask,
     TaskNotFound,
     TaskOver,
@@ -181,6 +182,23 @@ class Tasks:
         ]  # fmt: skip
         answer = await self._call("task_requeue", names, *self._prefixes, letter, cost(Lane.NORMAL))
         return None if answer is None else answer.decode()
+
+    async def restore(self, task_type: str, tasks: Sequence[LostTask]) -> int:
+        """Give Redis accepted tasks back that it has lost. Answers how many these were."""
+        await self.create(task_type)
+        queue_id, restored = keys.task_queue(task_type), 0
+        names = [
+            queue_id, keys.queue_stats(queue_id), keys.task_order(task_type), keys.task_shares(task_type),
+            keys.task_pace(task_type),
+        ]  # fmt: skip
+        for start in range(0, len(tasks), MOST_PER_CALL):
+            args: list[Argument] = [*self._prefixes, task_type]
+            for lost in tasks[start : start + MOST_PER_CALL]:
+                task = lost.task
+                args += (task.task_id, task.user_id, task.lane.value, cost(task.lane))
+                args += (task.message, lost.created_at, *(lost.upload or ("", 0)))
+            restored += sum(await self._call("task_restore", names, *args))
+        return restored
 
     # The rest.
 

@@ -4,7 +4,7 @@ Redis holds the tasks that are under way; the database is what outlives it. One 
 changed, in batches. A Redis that has lost its tasks gets the open ones back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -14,10 +14,11 @@ from protocol.queues import Lane
 from storage import keys
 from storage.database import Database
 from storage.errors import redis_away_is_store_away
+from storage.files import Files, Upload
 from storage.servers import hold
 from storage.tables import portal_tasks
 from storage.tasks.acceptance import Tasks
-from storage.tasks.task import LIBRARY, NewTask, TaskState, TaskStatus, state_of
+from storage.tasks.task import LIBRARY, LostTask, NewTask, TaskState, TaskStatus, state_of
 from storage.wire import Executor
 
 MOST_CHANGES = 500
@@ -73,10 +74,11 @@ class TaskArchive:
 
         return await self._database.read(query)
 
-    async def restore(self) -> int:
+    async def restore(self, files: Files) -> int:
         """Give a Redis that has lost its tasks the open ones back. Answers how many.
 
-        Nothing is done while Redis has its tasks, so this may be asked for often.
+        An upload goes on after the bytes that `files` has of it. Nothing is done while Redis has its tasks,
+        so this may be asked for often.
         """
         with redis_away_is_store_away():
             if await self._redis.execute_command("EXISTS", keys.PORTAL_RESTORED):
@@ -84,21 +86,32 @@ class TaskArchive:
         restored, last = 0, ""
         while rows := await self._open_after(last):
             last = rows[-1].task_id
-            known = await self._tasks.get_many([row.task_id for row in rows])
-            lost = [row for row, state in zip(rows, known, strict=True) if state is None and row.message]
-            for row in lost:
-                task = NewTask(row.task_id, row.user_id, Lane(row.priority), bytes(row.message))
-                await self._tasks.submit_many(row.task_type, [task])
-            restored += len(lost)
+            restored += await self._give_back(rows, await files.begun([row.task_id for row in rows]))
         with redis_away_is_store_away():
             await self._redis.execute_command("SET", keys.PORTAL_RESTORED, 1)
         return restored
+
+    async def _give_back(self, rows: Sequence[Any], uploads: Mapping[str, Upload]) -> int:
+        lost: dict[str, list[LostTask]] = {}
+        for row in rows:
+            upload = uploads.get(row.task_id)
+            task = LostTask(
+                NewTask(row.task_id, row.user_id, Lane(row.priority), bytes(row.message)),
+                row.created_at,
+                None if upload is None or upload.is_whole else (upload.size_bytes, upload.come_bytes),
+            )
+            lost.setdefault(row.task_type, []).append(task)
+        return sum([await self._tasks.restore(task_type, some) for task_type, some in lost.items()])
 
     async def _open_after(self, task_id: str) -> Sequence[Any]:
         async def query(connection: AsyncConnection) -> Sequence[Any]:
             found = (
                 select(portal_tasks)
-                .where(portal_tasks.c.status.in_(_OPEN), portal_tasks.c.task_id > task_id)
+                .where(
+                    portal_tasks.c.status.in_(_OPEN),
+                    portal_tasks.c.task_id > task_id,
+                    portal_tasks.c.message.is_not(None),
+                )
                 .order_by(portal_tasks.c.task_id)
                 .limit(MOST_CHANGES)
             )
@@ -138,8 +151,7 @@ def _row(task_id: bytes, fields: Sequence[bytes], message: bytes) -> dict[str, A
         "priority": state.priority,
         "created_at": state.created_at,
         "finished_at": state.finished_at,
-        # What waits for its bytes cannot go on in another Redis: where they are would not be known.
-        "message": message or None if state.upload_offset is None else None,
+        "message": message or None,
         "result": state.result,
         "error": state.error,
     }

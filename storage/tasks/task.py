@@ -71,6 +71,18 @@ class NewTask:
 
 
 @dataclass(frozen=True, slots=True)
+class LostTask:
+    """A task that was accepted at `created_at` (ms since the epoch), and that Redis may have lost.
+
+    `upload` is how many bytes it has and how many have come, None where it needs no more.
+    """
+
+    task: NewTask
+    created_at: int
+    upload: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """An accepted task. Times are ms since the epoch; `estimated_at` is when it should be completed."""
 
@@ -112,7 +124,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """A task as it can be asked for. `result` is JSON; `upload_offset` is set while bytes are awaited."""
+    """A task as it can be asked for. `result` is JSON.
+
+    While bytes are awaited, `upload_offset` is where the next ones belong, `upload_bytes` how many there
+    will be.
+    """
 
     task_id: str
     user_id: str
@@ -127,6 +143,7 @@ class TaskState:
     finished_at: int | None = None
     letter: str | None = None
     upload_offset: int | None = None
+    upload_bytes: int | None = None
 
 
 def cost(lane: Lane) -> float:
@@ -173,4 +190,5 @@ def state_of(task_id: str, row: Any) -> TaskState | None:
         finished_at=number("finished_at"),
         letter=text("letter"),
         upload_offset=number("offset") if "held" in fields else None,
+        upload_bytes=number("size") if "held" in fields else None,
     )

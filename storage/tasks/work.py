@@ -36,13 +36,10 @@ class TaskWork:
             keys.task_pace(task_type), keys.task_shares(task_type),
         ]  # fmt: skip
         args = (self._consumer, min(most, MOST_PER_CALL), keys.TASK_PREFIX)
-        try:
-            entries, pause_ms, newest = await self._call("task_take", names, *args)
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            await self._create(task_type)
+        found = await self._unless_lost(task_type, self._call("task_take", names, *args))
+        if found is None:
             return Harvest([], -1, b"0-0")
+        entries, pause_ms, newest = found
         return Harvest([taken(entry, fields) for entry, fields in entries], pause_ms, newest)
 
     async def wait(self, blocking: Executor, task_type: str, newest: bytes, block_s: float) -> None:
@@ -111,17 +108,17 @@ class TaskWork:
         """Take over one task that its consumer has not renewed for `lease_s` seconds."""
         queue_id = keys.task_queue(task_type)
         names = [queue_id, keys.queue_stats(queue_id)]
+        args: list[Argument] = [GROUP, self._consumer, int(lease_s * 1000)]
         with redis_away_is_store_away():
-            found = await QUEUES.call(
-                self._redis, "queue_claim", names, [GROUP, self._consumer, int(lease_s * 1000)]
-            )
+            found = await self._unless_lost(task_type, QUEUES.call(self._redis, "queue_claim", names, args))
         return taken(*found) if found else None
 
-    async def hand_back(self, task_type: str, held: Sequence[bytes]) -> None:
-        """Give tasks that were begun back: they are the next in line."""
-        if held:
-            names = [keys.task_queue(task_type), keys.task_order(task_type), keys.task_pace(task_type)]
-            await self._call("task_hand_back", names, self._consumer, keys.TASK_PREFIX, *held)
+    async def hand_back(self, task_type: str, held: Sequence[bytes]) -> set[bytes]:
+        """Give tasks that were begun back: they are the next in line. Answers those that were held still."""
+        if not held:
+            return set()
+        names = [keys.task_queue(task_type), keys.task_order(task_type), keys.task_pace(task_type)]
+        return set(await self._call("task_hand_back", names, self._consumer, keys.TASK_PREFIX, *held))
 
     async def leave(self, task_type: str) -> None:
         """Stop being a consumer, where nothing is held any more."""
@@ -129,6 +126,16 @@ class TaskWork:
             await QUEUES.call(
                 self._redis, "queue_leave", [keys.task_queue(task_type)], [GROUP, self._consumer]
             )
+
+    async def _unless_lost(self, task_type: str, asking: Awaitable[Any]) -> Any:
+        """What `asking` answers; None where Redis has lost the queue, which is made again."""
+        try:
+            return await asking
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+        await self._create(task_type)
+        return None
 
     @property
     def _prefixes(self) -> tuple[str, str]:

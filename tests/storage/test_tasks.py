@@ -12,6 +12,7 @@ from storage.queues import QueueServer
 from storage.tasks import (
     Accepted,
     Ended,
+    LostTask,
     NewTask,
     Taken,
     TaskOver,
@@ -22,6 +23,7 @@ from storage.tasks import (
     TooManyTasks,
     WrongOffset,
 )
+from storage.tasks.acceptance import UNKNOWN_MEAN_MS
 from storage.tickets import Record
 
 KIND = "chore"
@@ -159,7 +161,7 @@ class TestAccepting:
 
         assert await office.tasks.advance(state, 0, 4) == (4, False)
         assert await office.tasks.advance(state, 0, 4) == (4, False), "the same bytes again"
-        for offset, length in ((5, 5), (3, 5), (4, 7), (11, 1)):
+        for offset, length in ((5, 5), (3, 5), (3, 1), (4, 7), (11, 1)):
             with pytest.raises(WrongOffset) as wrong:
                 await office.tasks.advance(state, offset, length)
             assert wrong.value.offset == 4
@@ -167,6 +169,87 @@ class TestAccepting:
         assert await office.tasks.advance(state, 4, 6) == (10, True)
         assert await office.tasks.advance(state, 4, 6) == (10, True)
         assert [task.task_id for task in await office.take(5)] == ["task_1_a_1"]
+
+
+class TestEstimating:
+    async def estimate(self, office: Office, user_id: str, number: int) -> int:
+        """How long a new task is expected to take, in ms."""
+        accepted = await office.tasks.submit(
+            KIND, NewTask(f"task_2_{user_id}_{number}", user_id, Lane.NORMAL, b"")
+        )
+        return accepted.estimated_at - accepted.created_at
+
+    async def test_follows_how_long_the_last_ones_took_and_who_is_ahead(self, office: Office) -> None:
+        await office.submit("a", 3)
+        for task in await office.take(3):
+            ended = Ended(task, TaskStatus.COMPLETED, b"1", duration_ms=5000)
+            assert await office.work.finish(KIND, [ended]) == [True]
+
+        assert [await self.estimate(office, "a", number) for number in range(3)] == [5000, 10_000, 15_000]
+        assert await self.estimate(office, "b", 0) == 5000, "it is not behind another's second"
+        await office.take(2)
+        assert await self.estimate(office, "c", 0) == pytest.approx(5000, abs=2500), "two are done at once"
+
+    async def test_of_a_kind_that_nobody_has_seen_is_a_guess(self, office: Office) -> None:
+        assert await self.estimate(office, "a", 0) == UNKNOWN_MEAN_MS
+
+    async def test_forgets_what_is_long_ago(self, office: Office) -> None:
+        for duration_ms in (60_000, *[100] * 60):
+            await office.submit("a")
+            (task,) = await office.take()
+            await office.work.finish(KIND, [Ended(task, TaskStatus.COMPLETED, b"1", duration_ms=duration_ms)])
+        assert 100 <= await self.estimate(office, "a", 0) < 300
+
+
+class TestRestoring:
+    async def test_gives_lost_tasks_back_as_they_were(self, office: Office) -> None:
+        waiting = NewTask("task_5_a_1", "a", Lane.HIGH, b"\x80")
+        coming = NewTask("task_5_a_2", "a", Lane.NORMAL, b"\x81")
+        lost = [LostTask(waiting, 5), LostTask(coming, 6, (10, 4))]
+
+        assert await office.tasks.restore(KIND, lost) == 2
+
+        states = [await office.tasks.get(task.task_id) for task in (waiting, coming)]
+        assert [state and (state.created_at, state.priority, state.upload_offset) for state in states] == [
+            (5, "high", None),
+            (6, "normal", 4),
+        ]
+        assert await office.tasks.of("a") == ["task_5_a_1", "task_5_a_2"]
+        assert [(task.task_id, task.message) for task in await office.take(5)] == [("task_5_a_1", b"\x80")]
+        assert states[1] is not None
+        assert await office.tasks.advance(states[1], 4, 6) == (10, True)
+        assert [(task.task_id, task.message) for task in await office.take(5)] == [("task_5_a_2", b"\x81")]
+
+    async def test_leaves_what_is_there(self, office: Office) -> None:
+        (task_id,) = await office.submit("a")
+        await office.take()
+
+        lost = LostTask(NewTask(task_id, "a", Lane.NORMAL, b"\x80"), 5)
+        assert await office.tasks.restore(KIND, [lost]) == 0
+
+        assert await office.status(task_id) is TaskStatus.PROCESSING
+        assert await office.backlog() == 1
+
+    async def test_refuses_nobody(self, office: Office) -> None:
+        await office.submit("a", MOST_OPEN)
+        lost = [
+            LostTask(NewTask(f"task_5_a_{number}", "a", Lane.NORMAL, b""), 5)
+            for number in range(MOST_WAITING)
+        ]
+        assert await office.tasks.restore(KIND, lost) == MOST_WAITING
+        assert await office.backlog() == MOST_OPEN + MOST_WAITING
+
+    async def test_makes_a_lost_queue_again_for_whoever_asks(self, office: Office) -> None:
+        await office.submit("a")
+        (task,) = await office.take()
+        await office.redis.flushall()
+
+        assert await office.work.renew(KIND, [task.entry]) == {task.entry}
+        assert await office.work.hand_back(KIND, [task.entry]) == set()
+        assert await office.work.finish(KIND, [Ended(task, TaskStatus.COMPLETED, b"1")]) == [False]
+        assert await office.work.fail(KIND, task, "", retries=1, pause_s=0) is None
+        assert await office.other.claim(KIND, 0) is None
+        assert await office.backlog() == 0
 
 
 class TestEnding:

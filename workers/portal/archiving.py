@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from storage.errors import StoreAway
+from storage.files import Files
 from storage.tasks import TaskArchive
 
 log = structlog.get_logger(__name__)
@@ -17,8 +18,9 @@ PAUSE_S = 0.25
 class Archiving:
     """Keeps the database up to date, for as long as this worker holds the lease."""
 
-    def __init__(self, archive: TaskArchive, boot_id: str) -> None:
+    def __init__(self, archive: TaskArchive, files: Files, boot_id: str) -> None:
         self._archive = archive
+        self._files = files
         self._boot_id = boot_id
 
     async def run(self) -> None:
@@ -32,7 +34,7 @@ class Archiving:
 
     async def _write(self) -> None:
         while await self._archive.lead(self._boot_id, LEASE_S):
-            restored = await self._archive.restore()
+            restored = await self._archive.restore(self._files)
             if restored:
                 log.warning("Redis had lost its tasks and has them again", count=restored)
             if not await self._archive.save():

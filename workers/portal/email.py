@@ -1,13 +1,14 @@
 """Email by SMTP (RFC 5321): one connection for a batch, and for each recipient what became of it."""
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from email.message import EmailMessage
+from functools import partial
 from string import Template
 from urllib.parse import unquote, urlsplit
 
 from aiosmtplib import SMTP, SMTPResponseException
-from aiosmtplib.errors import SMTPRecipientsRefused
+from aiosmtplib.errors import SMTPNotSupported, SMTPRecipientsRefused
 
 from storage.users import User
 
@@ -31,15 +32,19 @@ class Mailer:
         """Send the message to users, one by one; for each, None once it is sent, or why it is refused."""
         async with self._connection() as server:
             for user in users:
-                mail = self._write(task_id, sender, message, user)
-                try:
-                    await server.send_message(mail)
-                except SMTPRecipientsRefused as error:
-                    yield user, "; ".join(str(each) for each in error.recipients)
-                except SMTPResponseException as error:
-                    yield user, f"{error.code} {error.message}"
-                else:
-                    yield user, None
+                yield user, await self._refusal(server, user, partial(self._write, task_id, sender, message))
+
+    async def _refusal(self, server: SMTP, user: User, write: Callable[[User], EmailMessage]) -> str | None:
+        try:
+            # One mail has one recipient, whatever its header is taken for.
+            await server.send_message(write(user), sender=self._sender_address, recipients=[user.email])
+        except SMTPRecipientsRefused as error:
+            return "; ".join(str(each) for each in error.recipients)
+        except SMTPResponseException as error:
+            return f"{error.code} {error.message}"
+        except (SMTPNotSupported, ValueError) as error:
+            return f"The address cannot be written to: {error}"
+        return None
 
     def _connection(self) -> SMTP:
         parts = self._server

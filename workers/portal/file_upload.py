@@ -29,7 +29,10 @@ class FileUpload(msgspec.Struct, frozen=True):
 
 
 async def undo(context: Context[PortalRoom], file: FileUpload) -> None:
-    """Remove what there is of the file."""
+    """Remove what there is of the file, unless it is a dead letter: to be done again it needs the parts."""
+    state = await context.room.tasks.get(context.task_id)
+    if state is not None and state.letter is not None:
+        return
     found = await context.room.files.get(context.task_id)
     if found is not None:
         await context.room.files.remove(found)

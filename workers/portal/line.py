@@ -189,7 +189,9 @@ class Line(Generic[R]):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
-        await self._work.hand_back(self._kind.name, [run.taken.entry for run in runs])
+        given = await self._work.hand_back(self._kind.name, [run.taken.entry for run in runs])
+        back = [run.taken for run in runs if run.taken.entry in given]
+        self._tell([Change(taken.user_id, taken.task_id, TaskStatus.PENDING) for taken in back])
 
     # The rest.
 

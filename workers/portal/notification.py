@@ -1,8 +1,8 @@
 """The kind `notification`: tells users something, in the game or by email (5.3 of the seed).
 
 Result: `{sentCount, failedCount, failed: [{userId, reason}]}`, of the failed at most a hundred. Who was told
-is kept with the task's id, so that a task which is done again tells nobody twice; of email, only what its
-server took just before its worker died.
+is kept with the task's id, so that a task which is done again tells nobody twice; by email only the one whose
+mail the server took just as the worker died, and that mail has the same Message-ID.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +18,7 @@ from workers.portal.room import PortalRoom, kinds
 
 MOST_FAILED = 100
 MAILS_AT_ONCE = 20
-"""So many are sent before it is noted that they were."""
+"""So many go through one connection to the mail server."""
 
 NO_ACCOUNT = "no such user"
 NO_MEMBERS = "no such group, or nobody in it"
@@ -114,16 +114,12 @@ async def _by_email(
 async def _mail(
     context: Context[PortalRoom], notice: Notify, mailer: Mailer, users: Sequence[User], tally: _Tally
 ) -> None:
-    """Send to some, and note to whom it was sent, also when the server goes away on the way."""
-    sent = []
-    try:
-        async for user, refusal in mailer.send(context.task_id, notice.sender, notice.message, users):
-            if refusal is None:
-                sent.append(user.user_id)
-            else:
-                tally.fail(user.user_id, refusal)
-    finally:
+    """Send to some, and note of each that it was sent before the next is: one at most is sent again."""
+    async for user, refusal in mailer.send(context.task_id, notice.sender, notice.message, users):
+        if refusal is not None:
+            tally.fail(user.user_id, refusal)
+            continue
         await context.room.notifications.keep(
-            context.task_id, notice.sender, notice.message, notice.sent_at, sent, is_read=True
+            context.task_id, notice.sender, notice.message, notice.sent_at, [user.user_id], is_read=True
         )
-        tally.sent += len(sent)
+        tally.sent += 1

@@ -15,7 +15,7 @@ from protocol.messages.portal import (
     Status,
     TaskView,
 )
-from storage.tasks import TaskState
+from storage.tasks import TaskState, TaskStatus
 from workers.portal.room import PortalRoom, handlers
 from workers.requests import Call
 
@@ -41,7 +41,16 @@ async def status(room: PortalRoom, call: Call[Status]) -> TaskView:
         result=UNSET if state.result is None else msgspec.json.decode(state.result),
         error=UNSET if state.error is None or not state.status.is_over else state.error,
         upload_offset=UNSET if state.upload_offset is None else state.upload_offset,
+        download_url=await _download_url(room, state) or UNSET,
     )
+
+
+async def _download_url(room: PortalRoom, state: TaskState) -> str | None:
+    """Where the file that came of a task can be fetched; None for no file, or none that has a URL."""
+    if state.status is not TaskStatus.COMPLETED or not room.objects.has_links:
+        return None
+    file = await room.files.get(state.task_id)
+    return None if file is None or file.stored_at is None else await room.objects.link(file.object_name)
 
 
 @handlers.handles(ListNotifications)

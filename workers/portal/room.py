@@ -84,8 +84,8 @@ def assemble(process: WorkerProcess) -> Kind:
         lease_s=queues.lease_s,
         max_deliveries=queues.max_deliveries,
     )
-    archiving = Archiving(room.archive, process.boot_id)
-    cleaning = Cleaning(room.files, room.tasks, settings.upload_ttl_s)
+    archiving = Archiving(room.archive, room.files, process.boot_id)
+    cleaning = Cleaning(room.files, room.tasks, partial(tell, room.telling), settings.upload_ttl_s)
 
     async def prepare_database() -> None:
         await migrate(process.config.database.url)

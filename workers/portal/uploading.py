@@ -5,6 +5,7 @@ So a chunk can come to any worker, be sent again, and cost nobody more memory th
 
 from protocol.errors import (
     ALREADY_FINISHED,
+    INVALID_REQUEST,
     QUOTA_EXCEEDED,
     TASK_NOT_FOUND,
     WRONG_OFFSET,
@@ -47,10 +48,14 @@ async def upload(room: PortalRoom, call: Call[Upload]) -> Uploaded:
     """Store a chunk, then note it; with the last one the task can be worked on."""
     data = call.data
     state = await state_for(room, call, data.task_id)
-    if state.upload_offset is not None:
+    if state.upload_offset is not None and state.upload_bytes is not None:
         if state.upload_offset not in (data.offset, data.offset + len(data.chunk)):
             raise _wrong(state.upload_offset)
         if data.offset == state.upload_offset:
+            if data.offset + len(data.chunk) > state.upload_bytes:
+                raise RequestError(
+                    INVALID_REQUEST, f"`chunk` goes beyond the file's {state.upload_bytes} bytes"
+                )
             await room.objects.put(part_name(data.task_id, data.offset), data.chunk)
     try:
         offset, is_complete = await room.tasks.advance(state, data.offset, len(data.chunk))

@@ -41,9 +41,9 @@ class Raw(dict[str, Any]):
 
 
 class Player(Guest):
-    """A guest with a name."""
+    """A guest with a name, and an access token to come back with."""
 
-    name = ""
+    name = access_token = ""
 
 
 async def signed_in(portal: Cluster, *, role: str | None = None) -> Player:
@@ -54,7 +54,7 @@ async def signed_in(portal: Cluster, *, role: str | None = None) -> Player:
     if role is not None:
         await rows(portal, "UPDATE users SET role = :role WHERE user_id = :name", role=role, name=player.name)
         portal.redis.delete(keys.user(player.name))
-    await player.sign_in(player.name)
+    player.access_token = (await player.sign_in(player.name)).access_token
     return player
 
 

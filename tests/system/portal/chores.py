@@ -20,10 +20,11 @@ STEP_S = 0.005
 
 
 class Chore(msgspec.Struct, frozen=True):
-    """How long it takes, and the folder in which it leaves its marks."""
+    """How long it takes, or else what file it waits for, and the folder in which it leaves its marks."""
 
     folder: str = ""
     duration_s: float = 0.0
+    gate: str = ""
 
 
 def begun(folder: Path, task_id: str) -> int:
@@ -74,6 +75,8 @@ async def take_time(context: Context[PortalRoom], chore: Chore) -> float:
     began_s = time.monotonic()
     while (taken_s := time.monotonic() - began_s) < chore.duration_s:
         context.progress(100 * taken_s / chore.duration_s)
+        await asyncio.sleep(STEP_S)
+    while chore.gate and not Path(chore.gate).exists():
         await asyncio.sleep(STEP_S)
     Path(chore.folder, f"{context.task_id}.done").touch(exist_ok=False)
     return taken_s

@@ -3,19 +3,16 @@
 import hashlib
 import uuid
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
-from client import RequestFailed
-from protocol.messages import Message
-from protocol.messages.portal import CancelTask, Status, Submit, Upload, Uploaded
-from tests.system.cluster import Cluster, eventually
+from protocol.messages.portal import CancelTask, Status, Upload, Uploaded
+from tests.system.cluster import Cluster
 from tests.system.portal.asking import (
     CHUNK_BYTES,
     SUBMIT_FILE,
     Player,
-    Raw,
     ended,
     files_of,
     rows,
@@ -70,37 +67,6 @@ async def test_a_file_comes_in_chunks_over_two_connections(portal: Cluster, play
 
     assert last == Uploaded(upload_offset=len(content), complete=True)
     assert (await ended(player, accepted.task_id)).result["sha256"] == digest
-
-
-async def test_a_file_with_another_hash_leaves_nothing(portal: Cluster, player: Player) -> None:
-    before = files_of(portal)
-    accepted = await submit(
-        player, **SUBMIT_FILE, file_name="a.txt", size=3, sha256="0" * 64, file_data=b"abc"
-    )
-
-    update = await ended(player, accepted.task_id)
-
-    assert update.status == "failed"
-    assert "SHA-256" in str(update.error)
-    await eventually(lambda: files_of(portal) == before, "the file is removed")
-    assert await files_noted(portal, player) == 0
-
-
-@pytest.mark.parametrize("name", ["../up", "a/b", "a\\b", "..", "", "a\0b", "x" * 256, " a"])
-async def test_a_file_with_a_trick_in_its_name_is_refused(portal: Cluster, player: Player, name: str) -> None:
-    data = {"taskType": "file_upload", "fileName": name, "size": 1, "fileData": b"x"}
-    before = files_of(portal)
-
-    with pytest.raises(RequestFailed) as refused:
-        await player.ask(cast(Message, Raw(data)))
-
-    assert refused.value.code == "INVALID_REQUEST"
-    assert files_of(portal) == before
-
-
-async def test_a_file_beyond_the_quota_is_refused(player: Player) -> None:
-    data = Submit(**SUBMIT_FILE, file_name="a", size=3_000_001)
-    await player.refused(data, "QUOTA_EXCEEDED")
 
 
 async def test_a_file_is_one_however_often_its_request_is_repeated(portal: Cluster, player: Player) -> None:

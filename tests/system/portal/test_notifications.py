@@ -1,25 +1,20 @@
 """Notifications in the game: told to who is there, kept for who is not."""
 
 import uuid
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from client import ConnectionLost
-from protocol.errors import GoodbyeCode
-from protocol.messages import Message
 from protocol.messages.portal import (
-    Channel,
     ListNotifications,
     Notification,
     NotificationList,
     ReadNotifications,
-    Submit,
     TaskType,
 )
 from tests.system.cluster import Cluster
 from tests.system.guest import Guest
-from tests.system.portal.asking import Player, Raw, ended, rows, signed_in, submit
+from tests.system.portal.asking import Player, ended, rows, signed_in, submit
 
 pytestmark = pytest.mark.servers
 
@@ -55,13 +50,6 @@ async def test_who_is_there_is_told_and_who_is_not_later(portal: Cluster, player
         guest.leave()
 
 
-async def test_notifications_of_groups_and_email_take_a_role(player: Player) -> None:
-    forbidden: list[dict[str, Any]] = [{"groups": ("VIP_Users",)}, {"channel": Channel.EMAIL}]
-    for more in forbidden:
-        data = Submit(task_type=TaskType.NOTIFICATION, message="hi", recipients=("a",), **more)
-        await player.refused(data, "FORBIDDEN")
-
-
 async def test_notifications_of_a_group_reach_its_members(portal: Cluster, player: Player) -> None:
     admin = await signed_in(portal, role="ADMIN")
     member = {"group": "VIP_Users", "name": player.name}
@@ -75,15 +63,3 @@ async def test_notifications_of_a_group_reach_its_members(portal: Cluster, playe
     update = await ended(admin, accepted.task_id)
     assert (update.result["sentCount"], update.result["failedCount"]) == (1, 1)
     admin.leave()
-
-
-async def test_notifications_of_half_a_million_recipients_cost_the_connection(portal: Cluster) -> None:
-    crowd = await signed_in(portal)
-    data = {"taskType": "notification", "message": "hi", "recipients": ["a"] * 500_000}
-
-    with pytest.raises(ConnectionLost):
-        await crowd.ask(cast(Message, Raw(data)))
-
-    goodbye = (await crowd.gone()).goodbye
-    assert goodbye is not None
-    assert goodbye.code == GoodbyeCode.PROTOCOL_ERROR.code
