@@ -53,7 +53,7 @@ async def leavings(portal: Cluster, player: Player) -> dict[str, object]:
     return {
         **counts,
         "files": files_of(portal),
-        "keys": sorted(cast("list[str]", portal.redis.keys(f"*{player.name}*_*"))),
+        "keys": sorted(cast("list[str]", portal.redis.keys(f"portal_*{player.name}*"))),
         "open": portal.redis.smembers(f"portal_user:{player.name}"),
         "backlogs": [portal.redis.xlen(f"portal_queue:{kind.value}") for kind in TaskType],
         "letters": [portal.redis.xlen(f"dead_letters:portal_queue:{kind.value}") for kind in TaskType],
