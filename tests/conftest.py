@@ -6,6 +6,7 @@
   pauses it.
 """
 
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,9 +23,20 @@ SERVER_FIXTURES = {
     "valkey_url", "redis7_url", "redis_url", "own_redis", "own_valkey", "mariadb_url", "own_mariadb",
 }  # fmt: skip
 
-# How long an example takes depends on the machine, which is not what the tests are about.
-hypothesis.settings.register_profile("lobbyd", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("lobbyd")
+# How long an example takes depends on the machine, which is not what the tests are about. Where it is decided
+# whether a change lands (CI is set), all runs try the same examples; elsewhere each tries others.
+hypothesis.settings.register_profile("exploring", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("repeatable", deadline=None, print_blob=True, derandomize=True)
+hypothesis.settings.load_profile("repeatable" if os.environ.get("CI") else "exploring")
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A Redis that a busy machine keeps from answering is not away, but where a test takes its own away."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not {"own_redis", "own_valkey"}.intersection(request.fixturenames):
+            patch.setattr("storage.connections.ANSWER_TIMEOUT_S", 20.0)
+        yield
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], TimedLoop]]:

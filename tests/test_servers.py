@@ -1,6 +1,8 @@
 """The fixtures give what their names say: the right server, empty, and able to go away and come back."""
 
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -11,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from tests.servers import MariaServer, RedisServer, ServerError, find_program, free_port
+from tests.servers import MariaServer, Ports, RedisServer, ServerError, find_program, free_port
 
 
 def connect(url: str, timeout_s: float = 5.0) -> Redis:
@@ -64,7 +66,7 @@ async def test_redis_comes_back_with_its_data(own_redis: RedisServer) -> None:
 
 
 async def test_a_paused_redis_is_silent_until_it_is_resumed(own_redis: RedisServer) -> None:
-    async with connect(own_redis.url, timeout_s=0.2) as redis:
+    async with connect(own_redis.url, timeout_s=1.0) as redis:
         await redis.set("key", "value")
         own_redis.pause()
         with pytest.raises(RedisTimeoutError):
@@ -121,5 +123,20 @@ def test_a_missing_program_names_the_remedy() -> None:
         find_program("no-such-server")
 
 
-def test_ports_stay_clear_of_outgoing_connections() -> None:
-    assert all(free_port() < 32_768 for _ in range(50))
+def test_ports_stay_clear_of_outgoing_connections_and_of_one_another() -> None:
+    ports = [free_port() for _ in range(50)]
+    assert all(port < 32_768 for port in ports)
+    assert len(set(ports)) == 50
+
+
+def test_another_run_is_given_other_ports(tmp_path: Path) -> None:
+    ours = Ports(tmp_path / "ports")
+    taken = [ours.take() for _ in range(5)]
+    program = (
+        "import fcntl, sys\n"
+        "with open(sys.argv[1], 'ab') as locks:\n"
+        "    fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[2]))\n"
+    )
+    for port, is_free in (*((port, False) for port in taken), (19_999, True)):
+        command = [sys.executable, "-c", program, str(tmp_path / "ports"), str(port)]
+        assert (subprocess.run(command, capture_output=True, check=False).returncode == 0) is is_free

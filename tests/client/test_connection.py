@@ -252,7 +252,7 @@ async def test_nobody_listens() -> None:
 async def test_no_answer_to_hello(peer: Peer) -> None:
     peer.answers["hello"] = peer.inbox.put_nowait
     with pytest.raises(TimeoutError):
-        await Connection.open(*peer.endpoint, timeout_s=0.05)
+        await Connection.open(*peer.endpoint, timeout_s=0.5)
     await (await peer.next("hello")).connection.closed.wait()
 
 

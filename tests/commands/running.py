@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 LOBBYCTL = str(Path(sys.executable).with_name("lobbyctl"))
-PATIENCE_S = 40.0
+PATIENCE_S = 90.0
 CHEAP = ("--port", "0", "--set", "auth.bcrypt_cost=4")
 UP = "The system stays up."
 

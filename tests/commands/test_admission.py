@@ -18,7 +18,7 @@ from redis import Redis
 
 from client import Player
 from storage import keys
-from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment, lobbyctl, wait_until
+from tests.commands.running import CHEAP, LOBBYCTL, PATIENCE_S, UP, Running, environment, lobbyctl, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -44,7 +44,7 @@ class Desk:
             capture_output=True,
             input=stdin or "",
             text=True,
-            timeout=40,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -158,7 +158,7 @@ def test_show_says_who_changed_what(desk: Desk) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert "Nobody is admitted: `lobbyctl admission show` says why." in status.stdout
@@ -215,7 +215,7 @@ def test_ctrl_c_is_a_no(desk: Desk) -> None:
         while b"[y/N]" not in said:
             said += os.read(master, 1024)
         asking.send_signal(signal.SIGINT)
-        assert asking.wait(20) == 1
+        assert asking.wait(PATIENCE_S) == 1
     os.close(master)
     assert desk.do("show")["rate"] == SLOW
 

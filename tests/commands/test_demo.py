@@ -14,7 +14,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.commands.conftest import Start
-from tests.commands.running import CHEAP, LOBBYCTL, UP, environment, wait_until
+from tests.commands.running import CHEAP, LOBBYCTL, PATIENCE_S, UP, environment, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -95,7 +95,7 @@ def test_a_terminal_is_shown_a_picture(tmp_path: Path) -> None:
         assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor hides, and comes back
         process.terminate()
         _read_until(ours, "redis has stopped")
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()

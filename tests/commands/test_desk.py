@@ -8,7 +8,7 @@ import pytest
 from redis import Redis
 
 from storage import keys
-from tests.commands.running import LOBBYCTL, Running, environment, wait_until
+from tests.commands.running import LOBBYCTL, PATIENCE_S, Running, environment, wait_until
 
 pytestmark = pytest.mark.servers
 
@@ -21,7 +21,7 @@ def typed(running: Running, *words: str, stdin: str = "") -> subprocess.Complete
         capture_output=True,
         input=stdin,
         text=True,
-        timeout=40,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -119,5 +119,7 @@ def test_shells_complete_commands(desk: Running) -> None:
         "COMP_WORDS": "lobbyctl dr",
         "COMP_CWORD": "1",
     }
-    done = subprocess.run([LOBBYCTL], env=asked, capture_output=True, text=True, timeout=40, check=False)
+    done = subprocess.run(
+        [LOBBYCTL], env=asked, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.stdout.split() == ["drain"]

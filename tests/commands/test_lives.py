@@ -13,7 +13,17 @@ import pytest
 
 from client import Player
 from tests.commands.conftest import Start
-from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment, lives, lobbyctl, wait_until
+from tests.commands.running import (
+    CHEAP,
+    LOBBYCTL,
+    PATIENCE_S,
+    UP,
+    Running,
+    environment,
+    lives,
+    lobbyctl,
+    wait_until,
+)
 from workers.__main__ import KINDS
 
 pytestmark = pytest.mark.servers
@@ -129,7 +139,7 @@ def test_output_that_nobody_reads_is_no_reason_to_end(start: Start, tmp_path: Pa
             lambda: json.loads((data / "endpoints.json").read_text())["pids"]["SOCK001"] != pid, "a new pid"
         )
         process.terminate()
-        assert process.wait(40) == 0
+        assert process.wait(PATIENCE_S) == 0
     finally:
         process.kill()
         process.wait()

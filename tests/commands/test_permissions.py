@@ -13,7 +13,7 @@ from redis import Redis
 
 from protocol.messages.iam import CheckPermission, Permission
 from storage import keys
-from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment
+from tests.commands.running import CHEAP, LOBBYCTL, PATIENCE_S, UP, Running, environment
 from tests.system.guest import Guest
 
 pytestmark = pytest.mark.servers
@@ -33,7 +33,7 @@ class Desk:
             capture_output=True,
             input=stdin or "",
             text=True,
-            timeout=40,
+            timeout=PATIENCE_S,
             check=False,
         )
 

@@ -14,9 +14,9 @@ from redis import Redis
 from client import Player
 from protocol.messages.ranking import BoardType, GetRankings, Rankings, SubmitScore
 from storage import keys
-from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment
+from tests.commands.running import CHEAP, LOBBYCTL, PATIENCE_S, UP, Running, environment
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.servers
 
 PASSWORD = "correct horse battery"
 TOTAL = keys.board("total", "all")
@@ -65,7 +65,7 @@ def ranking(running: Running, *words: str, code: int = 0) -> dict[str, Any]:
         env={**environment(), "SUDO_USER": "kim"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == code, done.stderr
@@ -160,6 +160,6 @@ def running_command(running: Running, *words: str) -> subprocess.CompletedProces
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )

@@ -13,7 +13,7 @@ from protocol.messages.auth import Login, Refresh, Resume, TokenPair
 from protocol.messages.connection import ADMIN_MESSAGE, Goodbye, KickedOut
 from protocol.messages.ranking import GetFriendRankings
 from storage import keys
-from tests.commands.running import CHEAP, LOBBYCTL, UP, Running, environment, lobbyctl
+from tests.commands.running import CHEAP, LOBBYCTL, PATIENCE_S, UP, Running, environment, lobbyctl
 from tests.system.guest import PASSWORD, Guest
 
 pytestmark = pytest.mark.servers
@@ -34,7 +34,7 @@ class Desk:
             env={**environment(), "SUDO_USER": "kim"},
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=PATIENCE_S,
             check=False,
         )
 

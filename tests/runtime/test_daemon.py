@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.servers
 
 PROGRAM = Path(__file__).with_name("sample_process.py")
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 STARTED = ["claim", "starting", "start one", "start two, attempt 1", "start three", "ready"]
 STOPPED = ["stop two", "stop one", "stopped", "release"]
 
@@ -171,7 +171,8 @@ def test_a_signal_while_starting_stops_what_was_started(start: Start) -> None:
     running.wait_for("start two, attempt 1")
     running.send(signal.SIGTERM)
     assert running.exit_code() == 0
-    assert running.noted()[3:] == ["start two, attempt 1", "stop one", "stopped", "release"]
+    after = [note for note in running.noted()[3:] if not note.startswith("start two")]
+    assert after == ["stop one", "stopped", "release"]
 
 
 @pytest.mark.parametrize("fault", ["announcements fail", "announcements hang"])
@@ -229,7 +230,7 @@ def test_a_failure_while_draining_is_an_error(start: Start, fault: str, cause: s
 def test_a_second_signal_ends_at_once(
     start: Start, first: signal.Signals, second: signal.Signals, code: int
 ) -> None:
-    running = start("drain hangs")
+    running = start("drain hangs for long")
     running.wait_for("ready")
     running.send(first)
     running.wait_for("drain")

@@ -20,7 +20,7 @@ def systemd(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         abstract = request.param == "abstract"
         name = f"lobbyd-test-{os.getpid()}" if abstract else str(Path(folder, "notify"))
         receiver.bind("\0" + name if abstract else name)
-        receiver.settimeout(10)
+        receiver.settimeout(60)
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + name if abstract else name)
         yield receiver
 

@@ -16,7 +16,7 @@ from storage.errors import StoreAway
 from tests.servers import MariaServer
 
 # Longer than the limit that a Database is given, shorter than any wait that it must not fall into.
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 scratch = MetaData()
 rows = Table(
@@ -251,7 +251,7 @@ async def test_a_row_that_another_holds_is_waited_for_no_longer_than_the_limit(m
 
 
 async def test_a_locked_sqlite_is_away_until_it_is_released(sqlite_url: str) -> None:
-    async with opened(sqlite_url, time_limit_s=0.5) as database:
+    async with opened(sqlite_url, time_limit_s=1.0) as database:
         await make_rows(database)
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite+aiosqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -351,7 +351,7 @@ async def test_a_mariadb_that_hangs_is_away_within_the_limit(own_mariadb: MariaS
 
 
 async def test_work_that_hangs_beside_a_hung_mariadb_is_cut_off_too(own_mariadb: MariaServer) -> None:
-    async with opened(own_mariadb.create_database("lobbyd"), time_limit_s=0.5) as database:
+    async with opened(own_mariadb.create_database("lobbyd"), time_limit_s=1.0) as database:
         await make_rows(database)
 
         async def work(connection: AsyncConnection) -> None:

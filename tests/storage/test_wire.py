@@ -74,7 +74,7 @@ async def test_who_is_cancelled_shifts_no_replies(redis_url: str) -> None:
 
 
 async def test_a_silent_redis_is_away_and_comes_back(own_redis: RedisServer) -> None:
-    wire = Wire(own_redis.url, 0.3)
+    wire = Wire(own_redis.url, 1.0)
     await wire.execute_command("PING")
     own_redis.pause()
     try:

@@ -5,6 +5,8 @@
   names of their own, and leave it as it was.
 - `town`: the same with two nodes and two login workers.
 - `watched`: a status manager and a login worker with quick heartbeats; each test starts nodes of its own.
+- `guest`, `attacker`: connections to the house; `neighbour`: one whose service must not suffer from the test.
+- `name`: a username that nobody has.
 
 When a test fails, the logs of its processes are part of the report. A process that logs a traceback while
 it goes on fails the test, whatever else happened.
@@ -79,8 +81,32 @@ def town(servers_folder: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def watched(servers_folder: Path) -> Iterator[Cluster]:
-    for cluster in run_house(servers_folder / uuid.uuid4().hex, {"status.heartbeat_s": 0.5}):
+    # Patience for a busy machine, on which a process may stand still for more than a second.
+    settings = {"status.heartbeat_s": 0.5, "status.missed_heartbeats": 5}
+    for cluster in run_house(servers_folder / uuid.uuid4().hex, settings):
         yield cluster.start(nodes=0)
+
+
+@pytest.fixture
+def name() -> str:
+    """A username that nobody has."""
+    return f"player-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def guest(house: Cluster) -> AsyncIterator[Guest]:
+    """Somebody in the house."""
+    guest = await Guest.at(house["SOCK001"].endpoint)
+    yield guest
+    guest.leave()
+
+
+@pytest.fixture
+async def attacker(house: Cluster) -> AsyncIterator[Guest]:
+    """Somebody on a connection of their own."""
+    guest = await Guest.at(house["SOCK001"].endpoint)
+    yield guest
+    guest.leave()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Players as the tests see them: one connection each, which remembers what it has heard."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Self, TypeVar, cast
@@ -13,7 +14,7 @@ from protocol.messages.auth import Finalize, Finalized, LoggedIn, Login, Registe
 from protocol.messages.connection import Ping
 from protocol.messages.waiting import Place, QueueReady, Stream, TicketStatus
 
-HEARING_S = 20.0
+HEARING_S = 60.0
 """How long a test waits for something that must come."""
 
 PASSWORD = "correct horse battery"
@@ -84,11 +85,13 @@ class Guest:
 
     async def hear(self, kind: type[M], count: int = 1) -> M:
         """Wait until `count` events of a kind have come. Answers the last of them."""
-        async with asyncio.timeout(HEARING_S):
-            while len(self.all(kind)) < count:
-                self._more.clear()
-                await self._more.wait()
+        await self._until(lambda: len(self.all(kind)) >= count)
         return self.all(kind)[count - 1]
+
+    async def hear_of(self, kind: type[M], fits: Callable[[M], bool]) -> M:
+        """Wait for an event of a kind that fits. Answers the first that does."""
+        await self._until(lambda: any(map(fits, self.all(kind))))
+        return next(filter(fits, self.all(kind)))
 
     def all(self, kind: type[M]) -> list[M]:
         """The events of a kind that have come."""
@@ -126,7 +129,7 @@ class Guest:
         """Stream the ticket until it is READY."""
         place = await self.stream(ticket)
         if place.status is not TicketStatus.READY:
-            await self.hear(QueueReady)
+            await self.hear_of(QueueReady, lambda ready: ready.tid == ticket.tid)
 
     async def finalize(self, ticket: Pass, key: str | None = None) -> Finalized:
         """Spend the ticket."""
@@ -146,6 +149,12 @@ class Guest:
         """Make an account and sign in."""
         await self.register(name)
         return await self.sign_in(name)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(HEARING_S):
+            while not condition():
+                self._more.clear()
+                await self._more.wait()
 
     def _hear(self, _: str, event: Message) -> None:
         self.heard.append(event)

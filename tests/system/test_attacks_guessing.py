@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,27 +27,6 @@ from tests.system.guest import Guest
 pytestmark = pytest.mark.servers
 
 GUESSES = 200
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-async def guest(house: Cluster) -> AsyncIterator[Guest]:
-    guest = await Guest.at(house["SOCK001"].endpoint)
-    yield guest
-    guest.leave()
-
-
-@pytest.fixture
-async def attacker(house: Cluster) -> AsyncIterator[Guest]:
-    """Somebody on a connection of their own."""
-    guest = await Guest.at(house["SOCK001"].endpoint)
-    yield guest
-    guest.leave()
 
 
 COUNTING = """

@@ -2,8 +2,7 @@
 
 import itertools
 import re
-import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 
 import pytest
 
@@ -12,27 +11,6 @@ from tests.system.guest import PASSWORD, Guest
 from tests.system.wire import Wire
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-async def guest(house: Cluster) -> AsyncIterator[Guest]:
-    guest = await Guest.at(house["SOCK001"].endpoint)
-    yield guest
-    guest.leave()
-
-
-@pytest.fixture
-async def attacker(house: Cluster) -> AsyncIterator[Guest]:
-    """Somebody on a connection of their own."""
-    guest = await Guest.at(house["SOCK001"].endpoint)
-    yield guest
-    guest.leave()
 
 
 HOSTILE = [

@@ -4,8 +4,6 @@ Forged tokens are in `test_tokens.py`.
 """
 
 import itertools
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
@@ -18,31 +16,9 @@ from protocol.messages.auth import (
     Resume,
 )
 from protocol.messages.waiting import Cancel, Stream
-from tests.system.cluster import Cluster
 from tests.system.guest import Guest, registration
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
-
-
-@pytest.fixture
-async def guest(house: Cluster) -> AsyncIterator[Guest]:
-    guest = await Guest.at(house["SOCK001"].endpoint)
-    yield guest
-    guest.leave()
-
-
-@pytest.fixture
-async def attacker(house: Cluster) -> AsyncIterator[Guest]:
-    """Somebody on a connection of their own."""
-    guest = await Guest.at(house["SOCK001"].endpoint)
-    yield guest
-    guest.leave()
 
 
 class TestConfusion:

@@ -1,7 +1,6 @@
 """One key, one effect: the same answer again, at once or later, at any node, and for nobody else."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
@@ -17,12 +16,6 @@ from tests.system.guest import PASSWORD, Guest, Pass, registration
 pytestmark = pytest.mark.servers
 
 KEY = "one-and-the-same"
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

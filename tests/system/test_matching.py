@@ -170,7 +170,8 @@ async def test_who_waits_sees_for_how_long_and_waits_once(join: Any, region: str
     await bora.match(region)
     await bora.refused(FindMatch(difficulty=Difficulty.EASY, level=9), "ALREADY_MATCHING")
     standing = await bora.status()
-    assert (standing.status, standing.wait_time) == (MATCHING, 0)
+    assert standing.status is MATCHING
+    assert 0 <= cast(int, standing.wait_time) < 60
     await bora.ask(CancelMatch())
     await bora.refused(CancelMatch(), "NOT_IN_QUEUE")
     await bora.refused(AskMatch(), "NOT_IN_QUEUE")
@@ -206,7 +207,7 @@ async def test_who_meets_nobody_is_told_in_time(join: Any, region: str) -> None:
     bora = await join()
     began_s = time.monotonic()
     await bora.match(region, max_wait_sec=1)
-    assert (await bora.hear(MatchTimeout)).wait_time == 1
+    assert 1 <= (await bora.hear(MatchTimeout)).wait_time < 60
     assert time.monotonic() - began_s > 0.5
     await bora.refused(AskMatch(), "NOT_IN_QUEUE")
 
@@ -348,10 +349,9 @@ async def test_bad_input_names_its_field(join: Any, arena: Cluster, data: Any, n
 
 
 async def test_losing_a_worker_costs_nobody_the_place(join: Any, arena: Cluster, region: str) -> None:
-    waiting = [await join(number % 2) for number in range(6)]
+    waiting, others = [[await join(number % 2) for number in range(6)] for _ in range(2)]
     for level, player in enumerate(waiting):
         await player.match(region, level=10 * (level + 1))
-    others = [await join(number % 2) for number in range(6)]
     arena["matching-2"].kill()
     try:
         asking = [

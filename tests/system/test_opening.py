@@ -45,7 +45,8 @@ async def test_who_is_there_before_the_opening_is_drawn_and_who_comes_later_wait
     readies = await asyncio.gather(*(guest.hear(QueueReady) for guest in guests))
 
     ready_at = {each.tid: int(cluster.redis.hget(keys.ticket(each.tid), "readyAt") or 0) for each in readies}
-    assert sorted(ready_at, key=lambda tid: ready_at[tid]) == [*drawn, tickets[-1].tid]
+    in_order = [ready_at[tid] for tid in (*drawn, tickets[-1].tid)]
+    assert in_order == sorted(ready_at.values())
     last = guests[[ticket.tid for ticket in tickets].index(drawn[-1])]
     reasons = [update.reason for update in last.all(QueueUpdate) if update.opens_at is UNSET]
     assert reasons == ["DRAWN", *[UNSET] * (len(reasons) - 1)]

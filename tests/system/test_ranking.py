@@ -37,7 +37,7 @@ from tests.system.cluster import Cluster
 from tests.system.conftest import run_house
 from tests.system.guest import HEARING_S, Guest
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.servers
 
 Player = tuple[str, Guest]
 SignUp = Callable[[int], Awaitable[list[Player]]]

@@ -15,7 +15,7 @@ from tests.storage.hall import Hall, Model, accepted, opened
 from tests.system.cluster import Cluster, eventually
 from tests.system.conftest import run_cluster
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.servers
 
 STEPS = {
     "before SQL": "workers.ranking.keeping.Keeping.keep",

@@ -21,9 +21,9 @@ from storage.queues import QueueServer
 from tests.servers import RedisServer
 from tests.system.cluster import SECRET, Cluster, eventually
 from tests.system.conftest import run_cluster
-from tests.system.guest import PASSWORD, Guest, Pass, registration
+from tests.system.guest import HEARING_S, PASSWORD, Guest, Pass, registration
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.servers
 
 QUEUE = "login_queue:normal"
 ADDRESS = "127.0.0.77"
@@ -102,7 +102,7 @@ async def test_no_store_and_no_log_can_tell_a_secret(deadly: Cluster, valkey: Re
 async def pending_request(cluster: Cluster) -> Envelope:
     """The request that waits in the queue, as whoever reads Redis finds it."""
     redis = Redis.from_url(str(cluster.settings["redis.url"]))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HEARING_S):
         while not (found := await redis.xrange(QUEUE)):
             await asyncio.sleep(0.02)
     await redis.aclose()
@@ -149,6 +149,7 @@ async def test_a_confidential_request_that_is_not_sealed_is_refused(house: Clust
     """Nobody gets a password into the queues by leaving the seal out."""
     guest = await Guest.at(house["SOCK001"].endpoint)
     redis = Redis.from_url(str(house.settings["redis.url"]))
+    await eventually(lambda: not house.redis.xlen(QUEUE), "nothing is in the queue")
     house["login-1"].freeze()
     asking = asyncio.create_task(guest.ask(Login(username="who-ever", password=PASSWORD)))
     asked = await pending_request(house)
@@ -160,7 +161,7 @@ async def test_a_confidential_request_that_is_not_sealed_is_refused(house: Clust
     with pytest.raises(RequestFailed, match="INTERNAL"):
         await asking
 
-    assert "not sealed" in house["login-1"].log
+    await eventually(lambda: "not sealed" in house["login-1"].log, "it is logged")
     await redis.aclose()
     guest.leave()
 
@@ -169,7 +170,8 @@ async def test_a_node_with_another_master_secret_is_told_so(house: Cluster) -> N
     node = house.start_node(settings={"auth.secret": SECRET[::-1]})
     guest = await Guest.at(node.endpoint)
     await guest.refused(registration("nobody-at-all"), "INTERNAL")
-    assert "sealed with another master secret; every process must have the same one" in house["login-1"].log
+    words = "sealed with another master secret; every process must have the same one"
+    await eventually(lambda: words in house["login-1"].log, "it is logged")
     guest.leave()
     node.kill()
 
@@ -177,7 +179,7 @@ async def test_a_node_with_another_master_secret_is_told_so(house: Cluster) -> N
 def test_a_worker_with_another_master_secret_than_the_database_does_not_start(house: Cluster) -> None:
     worker = house.start_worker("login", 2, settings={"auth.secret": SECRET[::-1]}, wait=False)
     assert worker.wait() == 1
-    assert "this database was begun with another master secret" in house.status(worker)["error"]
+    assert "this database was begun with another master secret" in house.wait_for(worker, "ERROR")["error"]
 
 
 def test_a_node_without_a_master_secret_does_not_start(cluster: Cluster) -> None:

@@ -1,7 +1,6 @@
 """One live connection a user, wherever in the cluster: who comes later has it, whoever races."""
 
 import asyncio
-import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
@@ -19,12 +18,6 @@ from tests.system.guest import HEARING_S, PASSWORD, Guest, Pass
 pytestmark = pytest.mark.servers
 
 RACERS = 100
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Users are told what happens at the node where each is, and only while they are there."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -26,12 +25,6 @@ pytestmark = pytest.mark.servers
 def event(tid: str) -> QueueReady:
     """Something to be told."""
     return QueueReady(tid=tid, finalize_deadline_sec=1)
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import base64
 import hmac
 import json
 import time
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
@@ -20,17 +19,11 @@ from runtime.secrets import Purpose, Secrets
 from storage import keys
 from storage.sessions import NextToken, Rights
 from tests.system.cluster import SECRET, Cluster
-from tests.system.guest import Guest, Pass
+from tests.system.guest import HEARING_S, Guest, Pass
 from tests.system.wire import Wire
 from workers.login.tokens import LEEWAY_S, Tokens
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def name() -> str:
-    """A username that nobody has."""
-    return f"player-{uuid.uuid4().hex[:12]}"
 
 
 @pytest.fixture
@@ -240,7 +233,7 @@ class TestRefresh:
         again = Login(refresh_token=reused) if by_login else Refresh(refresh_token=reused)
         await elsewhere.refused(again, "TOKEN_REUSED")
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HEARING_S):
             while await takes_long_frames(wire):
                 await asyncio.sleep(0.05)
 
@@ -365,7 +358,7 @@ class TestLogout:
 
         await wire.ask("auth.logout", {"refreshToken": tokens.refresh_token}, 3)
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HEARING_S):
             while await takes_long_frames(wire):
                 await asyncio.sleep(0.05)
 

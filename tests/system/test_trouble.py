@@ -22,13 +22,14 @@ from storage.tickets import Tickets
 from tests.servers import MariaServer, RedisServer
 from tests.system.cluster import Cluster, until
 from tests.system.conftest import run_cluster
-from tests.system.guest import PASSWORD, Guest, registration
+from tests.system.guest import HEARING_S, PASSWORD, Guest, registration
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.servers
 
 AWAY_S = 4.0
-ANSWER_S = 2.5
-"""Within this every request has an answer: the 2 s that are promised, and what a busy machine adds."""
+ANSWER_S = 8.0
+"""Within this every request has an answer: the 2 s that are promised, and what a busy machine may add. Who is
+forgotten gets TIMEOUT after 10 s, which no test here takes for an answer."""
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ async def test_a_place_that_is_lost_is_missed_before_long(
         valkey.clear()
 
         with pytest.raises(TicketLost):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(HEARING_S):
                 await waiting
     first.leave()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from redis.asyncio import Redis
@@ -11,7 +12,7 @@ from protocol.messages.waiting import Cancel, QueueExpired, QueueReady, QueueUpd
 from storage import keys
 from storage.tickets import Tickets
 from tests.system.cluster import Cluster, eventually
-from tests.system.guest import HEARING_S, Guest, Pass
+from tests.system.guest import Guest, Pass
 
 pytestmark = pytest.mark.servers
 
@@ -33,12 +34,23 @@ class Crowd:
         self.guests: list[Guest] = []
 
     async def __call__(self, name: str, *, streams: bool = True) -> tuple[Guest, Pass]:
-        guest = await Guest.at(self._cluster.nodes[0].endpoint)
-        self.guests.append(guest)
-        await guest.register(name)
+        guest = await self.with_account(name)
         ticket = await guest.log_in(name)
         if streams:
             await guest.stream(ticket)
+        return guest, ticket
+
+    async def with_account(self, name: str) -> Guest:
+        """Somebody with an account, who has not logged in."""
+        guest = await Guest.at(self._cluster.nodes[0].endpoint)
+        self.guests.append(guest)
+        await guest.register(name)
+        return guest
+
+    async def first(self) -> tuple[Guest, Pass]:
+        """Somebody whose turn it is at once, before whoever comes next."""
+        guest, ticket = await self("first")
+        await guest.hear(QueueReady)
         return guest, ticket
 
 
@@ -65,8 +77,12 @@ async def ledger(cluster: Cluster) -> dict[str, float]:
 async def test_places_are_told_until_the_turn_comes(cluster: Cluster, come: Crowd) -> None:
     cluster.settings["login.admit_rate"] = 60
     cluster.start(logins=2)
-    players = [await come(f"player-{number}") for number in range(8)]
+    guests = [await come.with_account(f"player-{number}") for number in range(8)]
     begin_s = asyncio.get_running_loop().time()
+    players = []
+    for number, guest in enumerate(guests):
+        players.append((guest, await guest.log_in(f"player-{number}")))
+        await guest.stream(players[-1][1])
     guest, ticket = players[0]
     await guest.hear(QueueReady)
     assert (await guest.finalize(ticket)).access_token  # waits are told once somebody has come in
@@ -76,19 +92,21 @@ async def test_places_are_told_until_the_turn_comes(cluster: Cluster, come: Crow
     waited_s = asyncio.get_running_loop().time() - begin_s
     readies = [ready for guest, _ in players for ready in guest.all(QueueReady)]
     assert [ready.tid for ready in readies] == [ticket.tid for _, ticket in players]
-    assert {ready.finalize_deadline_sec for ready in readies} <= {59, 60}
-    for number, (guest, _) in enumerate(players):
+    assert all(30 < ready.finalize_deadline_sec <= 60 for ready in readies)
+    for guest, ticket in players:
+        fields = cast("dict[str, str]", cluster.redis.hgetall(keys.ticket(ticket.tid)))
         updates = guest.all(QueueUpdate)
         positions = [update.position for update in updates]
         assert positions == sorted(set(positions), reverse=True)
         for update in updates:
             wait_s, p90_s = update.estimated_wait_sec, update.estimated_wait_p90_sec
             assert (wait_s is None) == (p90_s is None)
-            assert wait_s is None or update.position - 1 <= wait_s <= update.position
+            # Twice as fast where a worker that stood still has something to make good.
+            assert wait_s is None or (update.position - 2) / 2 <= wait_s <= update.position
             assert p90_s is None or p90_s >= (wait_s or 0)
         assert all(1 <= update.position <= update.total_waiting <= 8 for update in updates)
         assert len(updates) <= waited_s / 1.9 + 1, "more than one update in 2 s"
-        if number >= 6:
+        if int(fields["readyAt"]) - int(fields["issuedAt"]) > 6000:
             assert len(updates) >= 2, "too few updates for somebody who waited for 6 s"
             assert updates[-1].estimated_wait_sec is not None
     await asyncio.sleep(1.5)  # a second QUEUE_READY would come by now
@@ -104,21 +122,19 @@ async def test_places_are_told_until_the_turn_comes(cluster: Cluster, come: Crow
 async def test_a_place_that_does_not_change_is_told_again(cluster: Cluster, come: Crowd) -> None:
     cluster.settings["login.admit_rate"] = 1
     cluster.start()
-    await come("first")
+    await come.first()
     guest, _ = await come("second")
 
-    async with asyncio.timeout(15 + HEARING_S):
-        while len(guest.all(QueueUpdate)) < 1:
-            await asyncio.sleep(0.1)
+    told = await guest.hear(QueueUpdate)
 
-    assert guest.heard == [QueueUpdate(position=1, estimated_wait_sec=None, total_waiting=1)]
+    assert told == QueueUpdate(position=1, estimated_wait_sec=None, total_waiting=1)
 
 
 async def test_a_deadline_that_passes_lets_the_next_one_in(cluster: Cluster, come: Crowd) -> None:
-    cluster.settings |= {"login.admit_rate": 1, "login.finalize_deadline_s": 1.5}
+    cluster.settings |= {"login.admit_rate": 1, "login.finalize_deadline_s": 4}
     cluster.start(logins=2)
     late, late_ticket = await come("late")
-    assert (await late.hear(QueueReady)).finalize_deadline_sec == 1
+    assert (await late.hear(QueueReady)).finalize_deadline_sec <= 4
     first, first_ticket = await come("first")
     second, second_ticket = await come("second")
 
@@ -138,8 +154,7 @@ async def test_a_deadline_that_passes_lets_the_next_one_in(cluster: Cluster, com
 async def test_cancelling_a_ready_ticket_lets_the_next_one_in(cluster: Cluster, come: Crowd) -> None:
     cluster.settings["login.admit_rate"] = 1
     cluster.start()
-    first, ticket = await come("first")
-    await first.hear(QueueReady)
+    first, ticket = await come.first()
     second, _ = await come("second")
     third, third_ticket = await come("third")
 
@@ -154,7 +169,7 @@ async def test_cancelling_a_ready_ticket_lets_the_next_one_in(cluster: Cluster, 
 async def test_cancelling_a_waiting_ticket_moves_the_others_up(cluster: Cluster, come: Crowd) -> None:
     cluster.settings["login.admit_rate"] = 1
     cluster.start()
-    await come("first")
+    await come.first()
     second, ticket = await come("second")
     third, third_ticket = await come("third")
 
@@ -168,7 +183,7 @@ async def test_cancelling_a_waiting_ticket_moves_the_others_up(cluster: Cluster,
 async def test_who_is_gone_loses_the_place_and_who_is_there_does_not(cluster: Cluster, come: Crowd) -> None:
     cluster.settings |= {"login.admit_rate": 1, "login.ticket_ttl_s": 3, "socketd.keepalive_s": 2}
     cluster.start()
-    await come("first")
+    await come.first()
     there, there_ticket = await come("there")
     gone, gone_ticket = await come("gone")
     _, silent_ticket = await come("silent", streams=False)
@@ -189,7 +204,7 @@ async def test_who_is_gone_loses_the_place_and_who_is_there_does_not(cluster: Cl
 async def test_who_comes_back_in_time_has_the_same_place(cluster: Cluster, come: Crowd) -> None:
     cluster.settings["login.admit_rate"] = 1
     cluster.start(nodes=2)
-    await come("first")
+    await come.first()
     gone, ticket = await come("gone")
     await come("behind")
     gone.leave()
@@ -204,8 +219,7 @@ async def test_who_comes_back_in_time_has_the_same_place(cluster: Cluster, come:
 async def test_whose_turn_comes_while_away_is_the_next_when_back(cluster: Cluster, come: Crowd) -> None:
     cluster.settings["login.admit_rate"] = 1
     cluster.start(nodes=2)
-    first, first_ticket = await come("first")
-    await first.hear(QueueReady)
+    first, first_ticket = await come.first()
     gone, gone_ticket = await come("gone")
     there, there_ticket = await come("there")
     await come("last")
@@ -231,8 +245,7 @@ async def test_who_was_at_a_node_that_is_gone_is_passed_over(cluster: Cluster, c
     """A killed node is taken for gone as soon as it is started again; one that ends says so."""
     cluster.settings["login.admit_rate"] = 1
     cluster.start(nodes=2)
-    first, first_ticket = await come("first")
-    await first.hear(QueueReady)
+    _, first_ticket = await come.first()
     _, gone_ticket = await come("gone")
     there = await Guest.at(cluster["SOCK002"].endpoint)
     await there.register("there")
@@ -260,7 +273,7 @@ async def test_who_was_at_a_node_that_is_gone_is_passed_over(cluster: Cluster, c
 async def test_a_node_that_was_frozen_for_too_long_brings_bad_news(cluster: Cluster, come: Crowd) -> None:
     cluster.settings |= {"login.admit_rate": 1, "login.ticket_ttl_s": 2}
     node = cluster.start()["SOCK001"]
-    await come("first")
+    await come.first()
     guest, ticket = await come("second")
     node.freeze()
     await eventually(lambda: has_expired(cluster, ticket), "a ticket that nobody vouches for expires")

@@ -222,14 +222,15 @@ class TestRefusedRequests:
 
     async def test_an_id_in_flight(self, house: Cluster, node: Process) -> None:
         wire = await Wire.greeted(node.endpoint)
-        house["login-1"].freeze()
         login = {"username": "duplicate", "password": PASSWORD}
-
-        wire.send(envelope("auth.login", 5, login))
-        second = await wire.ask("auth.login", login, 5)
+        house["login-1"].freeze()
+        try:
+            wire.send(envelope("auth.login", 5, login))
+            second = await wire.ask("auth.login", login, 5)
+        finally:
+            house["login-1"].thaw()
 
         assert (second["status"], second["error"]["code"]) == (409, "DUPLICATE_ID")
-        house["login-1"].thaw()
         first = await wire.reply(5)
         assert first["error"]["code"] == "INVALID_CREDENTIALS"
         assert (await wire.ask("ping", {}, 5))["status"] == 200

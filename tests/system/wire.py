@@ -9,7 +9,7 @@ import msgspec
 from client import Endpoint
 from protocol.frames import FrameReader, frame
 
-HEARING_S = 20.0
+HEARING_S = 60.0
 HELLO = {"protocol": 1, "client": "raw"}
 
 Fields = dict[str, Any]

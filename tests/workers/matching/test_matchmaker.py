@@ -21,7 +21,7 @@ from workers.matching.messenger import Messenger
 
 pytestmark = pytest.mark.servers
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 ORIGIN = Address(NODE, 0)
 
 
@@ -145,7 +145,9 @@ async def test_what_a_dead_worker_did_not_tell_another_tells(staff: Staff, lobby
         while not staff.told:
             await asyncio.sleep(0.05)
     assert [session.session_id for session in staff.told] == ["game-1"]
-    assert await lobby.redis.xlen(keys.node_queue(NODE)) >= 1
+    async with asyncio.timeout(PATIENCE_S):
+        while not await lobby.redis.xlen(keys.node_queue(NODE)):
+            await asyncio.sleep(0.05)
     assert await lobby.status("dana") == "waiting"
     await lobby.connect("eun")
     await until_nobody_waits(lobby)

@@ -121,7 +121,7 @@ async def test_a_batch_is_kept_together_and_then_settled(hall: Hall, keeping: Ke
         score = accepted(number, f"u{number}", number, now)
         await keeping.work(Entry("queue", b"1-%d" % number, encode(score)), settle)
     running = asyncio.create_task(keeping.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await settled.wait()
     running.cancel()
     assert outcomes == [None] * 30
@@ -143,7 +143,7 @@ async def test_what_cannot_be_kept_fails_alone(hall: Hall, keeping: Keeping) -> 
 
         await keeping.work(Entry("queue", b"1-1", encode(score)), settle)
     running = asyncio.create_task(keeping.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await done.wait()
     running.cancel()
     if hall.database._name.startswith("mysql"):  # SQLite does not mind long texts
@@ -169,7 +169,7 @@ async def test_scores_wait_while_a_store_is_away_and_none_is_given_up(
     outcome: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
     await keeping.work(Entry("queue", b"1-1", encode(accepted(1, "ada", 5, now_ms()))), outcome.set_result)
     running = asyncio.create_task(keeping.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await outcome is None
     running.cancel()
     assert await hall.kept() == 1
