@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from client import Connection, ConnectionLost, RequestFailed
+from client import Connection, ConnectionLost, Endpoint, RequestFailed
 from protocol.connection import reply_frame
 from protocol.errors import BUSY, UNSUPPORTED_VERSION, GoodbyeCode, ProtocolError
 from protocol.messages import Message
@@ -242,11 +242,9 @@ async def test_no_map_from_the_server(peer: Peer, connection: Connection) -> Non
 # How it begins.
 
 
-async def test_nobody_listens() -> None:
-    async with Peer() as peer:
-        nobody = peer.endpoint
+async def test_nobody_listens(nowhere: Endpoint) -> None:
     with pytest.raises(OSError):  # noqa: PT011  which one depends on the system
-        await Connection.open(*nobody)
+        await Connection.open(*nowhere)
 
 
 async def test_no_answer_to_hello(peer: Peer) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.boards import Best, Board, Boards, Group, Page, Place
@@ -16,8 +16,9 @@ from storage.past_boards import PastBoards
 from storage.periods import ALL, Calendar, Period
 from storage.removals import Removals
 from storage.scores import Accepted, Scores
-from storage.tables import scores as scores_table, users
+from storage.tables import scores as scores_table
 from storage.wire import Wire
+from tests.storage.people import register
 
 KEEP_PAST_S = 172_800.0
 DAY_MS = 86_400_000
@@ -41,9 +42,7 @@ class Hall:
 
     async def register(self, *user_ids: str) -> None:
         """Make accounts."""
-        empty = {"email": "", "nickname": "", "password_hash": "", "registration_id": "", "created_at": 0}
-        rows = [{"user_id": user_id, "email_hash": user_id, **empty} for user_id in user_ids]
-        await self.database.transaction(lambda connection: connection.execute(insert(users), rows))
+        await register(self.database, *user_ids)
 
     async def raise_scores(self, *scores: tuple[str, int, int], game_type: str = "suika") -> None:
         """Write users' scores, reached at ms since the epoch, to the boards, one after the other."""

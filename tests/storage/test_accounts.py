@@ -1,7 +1,6 @@
 """Accounts as operators see and change them, on both databases."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -12,26 +11,17 @@ from storage.accounts import Account, AccountNotFound, Accounts
 from storage.connections import connect
 from storage.database import Database
 from storage.errors import StoreAway
-from storage.migrations import migrate
 from storage.users import AccountStatus, Users
 from tests.servers import RedisServer
-from tests.storage.test_users import NEW, SECRETS
+from tests.storage.people import NEW, SECRETS
 
 FOUND = Account("user123", NEW.nickname, "NORMAL", AccountStatus.ACTIVE, NEW.created_at)
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    database = Database(database_url)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def redis(valkey_url: str) -> AsyncIterator[Redis]:
-    async with connect(valkey_url) as client:
-        yield client
+def redis_url(valkey_url: str) -> str:
+    """One kind of Redis: nothing here depends on it."""
+    return valkey_url
 
 
 @pytest.fixture

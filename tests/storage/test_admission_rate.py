@@ -1,7 +1,6 @@
 """The rate of admission: kept in every window by any number of workers, and reached."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,12 +11,6 @@ from tests.storage.room import DEADLINE_S, MANY, Room, Seen, open_room
 RUN_MS = 12_000
 WINDOW_MS = 10_000
 BURST_MS = 100
-
-
-@pytest.fixture
-async def room(redis_url: str) -> AsyncIterator[Room]:
-    async with open_room(redis_url) as opened:
-        yield opened
 
 
 async def admitted(room: Room, after_s: float = 0, deadline_s: float = DEADLINE_S) -> int:

@@ -1,7 +1,6 @@
 """Attempts are counted in periods: by any number of processes, and never for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -15,12 +14,6 @@ from tests.servers import RedisServer
 PERIOD_S = 3600
 PERIOD_MS = PERIOD_S * 1000
 ADA = keys.limit("failed-login", "ada")
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

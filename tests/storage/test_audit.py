@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
@@ -39,30 +38,14 @@ JOIN = Entry("anna", "queue:join", "queue:login", "ALLOWED", "policy123", "becau
 FORGED = "x|y\n2024-01-01T00:00:00Z|root|all|all|ALLOWED|p\r\u2028\x1b[31m{}%"
 
 
-@pytest.fixture(params=[("sqlite", "valkey"), pytest.param(("mariadb", "redis7"), marks=pytest.mark.servers)])
-def urls(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A database and a Redis: each kind once, since neither cares for the other's."""
-    database, redis = request.param
-    return request.getfixturevalue(f"{database}_url"), request.getfixturevalue(f"{redis}_url")
+@pytest.fixture
+def database_url(pair: tuple[str, str]) -> str:
+    return pair[0]
 
 
 @pytest.fixture
-def database_url(urls: tuple[str, str]) -> str:
-    return urls[0]
-
-
-@pytest.fixture
-async def redis(urls: tuple[str, str]) -> AsyncIterator[Redis]:
-    async with connect(urls[1]) as client:
-        yield client
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    database = Database(database_url)
-    yield database
-    await database.close()
+def redis_url(pair: tuple[str, str]) -> str:
+    return pair[1]
 
 
 async def drain(redis: Redis, database: Database) -> None:

@@ -1,7 +1,5 @@
 """Who loses the connection keeps the place: passed over meanwhile, and let in at once when back in time."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from protocol.envelope import Address
@@ -11,13 +9,7 @@ from storage.holders import Entrance
 from storage.nodes import Nodes
 from storage.sessions import NotReady
 from storage.tickets import Admission, Asker, Ended, Place, Tier
-from tests.storage.room import MANY, TTL_S, Room, open_room
-
-
-@pytest.fixture
-async def room(redis_url: str) -> AsyncIterator[Room]:
-    async with open_room(redis_url) as opened:
-        yield opened
+from tests.storage.room import MANY, TTL_S, Room
 
 
 async def come(room: Room, user_id: str, server_id: str = "SOCK001", number: int | None = None) -> Place:

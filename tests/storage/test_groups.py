@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Set
-from contextlib import asynccontextmanager
+from collections.abc import Set
 from typing import TypeVar
 
 import pytest
@@ -12,12 +11,13 @@ from sqlalchemy import delete, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.connections import connect, connect_wire
-from storage.database import Database, Work
+from storage.database import Database
 from storage.errors import StoreAway
 from storage.groups import BATCH, Group, GroupNotFound, Groups, UserNotFound
 from storage.migrations import migrate
-from storage.tables import group_members, groups as groups_table, users as users_table
+from storage.tables import group_members, groups as groups_table
 from tests.servers import MariaServer, RedisServer
+from tests.storage.people import held, register
 
 T = TypeVar("T")
 
@@ -25,28 +25,11 @@ VIP = "VIP_Users"
 PREMIUM = "Premium_Users"
 
 
-async def register(database: Database, *user_ids: str) -> None:
-    def row(user_id: str) -> dict[str, object]:
-        empty = {"email": "", "nickname": "", "password_hash": "", "registration_id": "", "created_at": 0}
-        return {"user_id": user_id, "email_hash": user_id, **empty}
-
-    rows = [row(user_id) for user_id in user_ids]
-    await database.transaction(lambda connection: connection.execute(insert(users_table), rows))
-
-
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    database = Database(database_url)
+async def database(database: Database) -> Database:
+    """One with three people."""
     await register(database, "anna", "ben", "carl")
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
+    return database
 
 
 @pytest.fixture
@@ -69,30 +52,6 @@ async def members(database: Database) -> set[tuple[str, str]]:
 async def cached(redis: Redis, user_id: str) -> Set[bytes]:
     found: Set[bytes] = await redis.execute_command("SMEMBERS", f"iam:user:{user_id}:groups")
     return set(found)
-
-
-class HeldDatabase(Database):
-    """Reads as ever, counts it, and lets the reader have what it read only when told to."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
-        self.reads = 0
-        self.has_read = asyncio.Event()
-        self.go_on = asyncio.Event()
-
-    async def read(self, work: Work[T]) -> T:
-        result = await super().read(work)
-        self.reads += 1
-        self.has_read.set()
-        await self.go_on.wait()
-        return result
-
-
-@asynccontextmanager
-async def held(url: str) -> AsyncIterator[HeldDatabase]:
-    database = HeldDatabase(url)
-    yield database
-    await database.close()
 
 
 async def test_the_groups_of_the_waiting_room_are_there_from_the_start(groups: Groups) -> None:

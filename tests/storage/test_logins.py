@@ -1,7 +1,6 @@
 """What is known of a login before its password is looked at: failures in their periods, and known places."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -27,12 +26,6 @@ MOST_FROM_PLACE, MOST_FROM_ADDRESS = 3, 7
 HOME = Origin("home", "ada-at-home", "adas-phone")
 CAFE = Origin("cafe", "ada-at-the-cafe", "")
 STRANGE = Outlook(0, 0, 0, knows_place=False, knows_device=False, is_fresh=False)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

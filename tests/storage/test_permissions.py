@@ -1,6 +1,5 @@
 """Permissions: what is kept is good while all that it rests on is the same, under a name of its own."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +10,15 @@ from sqlalchemy import update
 
 from storage import keys
 from storage.audit import MOST_PENDING, Arrears, Audit, AuditFull, WhenFull
-from storage.connections import connect
 from storage.database import Database
 from storage.group_catalogue import Definition, GroupCatalogue
 from storage.groups import Groups
-from storage.migrations import migrate
 from storage.permissions import MOST_KEPT_A_MINUTE, NO_ACCOUNT, Permissions
 from storage.policies import Policies, PolicyWatch, Question
 from storage.policies.rulebook import NOTHING_MATCHES
 from storage.tables import users as users_table
+from tests.storage.people import register
 from tests.storage.policies.making import allow, deny, policy
-from tests.storage.test_groups import register
 
 JOIN = Question("queue:join", "queue:login", {})
 
@@ -53,18 +50,22 @@ class Desk:
         return (await self.permissions.check(user_id, question)).allowed
 
 
-@pytest.fixture(params=[("sqlite", "valkey"), pytest.param(("mariadb", "redis7"), marks=pytest.mark.servers)])
-async def desk(request: pytest.FixtureRequest) -> AsyncIterator[Desk]:
-    database_kind, redis_kind = request.param
-    url = request.getfixturevalue(f"{database_kind}_url")
-    await migrate(url)
-    database = Database(url)
+@pytest.fixture
+def database_url(pair: tuple[str, str]) -> str:
+    return pair[0]
+
+
+@pytest.fixture
+def redis_url(pair: tuple[str, str]) -> str:
+    return pair[1]
+
+
+@pytest.fixture
+async def desk(redis: Redis, database: Database) -> Desk:
     await register(database, "anna", "ben")
-    async with connect(request.getfixturevalue(f"{redis_kind}_url")) as redis:
-        desk = Desk(redis, database, Policies(database, redis), Groups(database, redis))
-        await desk.has("anna", "NORMAL")
-        yield desk
-    await database.close()
+    desk = Desk(redis, database, Policies(database, redis), Groups(database, redis))
+    await desk.has("anna", "NORMAL")
+    return desk
 
 
 async def test_a_decision_is_kept_as_the_seed_has_it(desk: Desk) -> None:

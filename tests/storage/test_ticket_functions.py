@@ -16,7 +16,7 @@ from storage.tickets import LIBRARY, Asker, Place, Tickets
 from storage.whereabouts import Whereabouts
 from storage.wire import Command, Wire
 from tests.storage.room import DEADLINE_S, MANY, REFRESH_TTL_S, RIGHTS, TTL_S, Room, open_room
-from tests.storage.test_sessions import token
+from tests.storage.stay import token
 
 
 class Caught(Exception):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,12 +11,6 @@ from storage import keys
 from storage.holders import Entrance, Holder
 from storage.tickets import Ended, Place, RoomFull, Survey, TakenOver, TicketNotFound, Tickets
 from tests.storage.room import DEADLINE_S, MANY, TTL_S, Room, open_room
-
-
-@pytest.fixture
-async def room(redis_url: str) -> AsyncIterator[Room]:
-    async with open_room(redis_url) as opened:
-        yield opened
 
 
 def ids(places: list[Place]) -> list[str]:

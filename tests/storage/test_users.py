@@ -1,7 +1,7 @@
 """Accounts: SQL decides who has a name, Redis only saves reads, and a registration counts once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -11,7 +11,6 @@ from sqlalchemy import ColumnElement, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from runtime.sealing import Undecipherable
-from runtime.secrets import Secrets
 from storage import keys
 from storage.accounts import Accounts
 from storage.connections import connect
@@ -21,17 +20,8 @@ from storage.migrations import migrate
 from storage.tables import users as users_table
 from storage.users import AccountStatus, Added, EmailTaken, NewUser, Row, User, UsernameTaken, Users, fold
 from tests.servers import MariaServer, RedisServer
+from tests.storage.people import NEW, SECRETS
 
-SECRETS = Secrets(b"a master secret of tests and tests alone")
-
-NEW = NewUser(
-    user_id="user123",
-    email="User@Example.com",
-    nickname="닉네임 🎮",
-    password_hash="$2b$04$" + "x" * 53,
-    registration_id="request-1",
-    created_at=1_734_516_000_123,
-)
 MADE = User(
     user_id="user123",
     email="User@Example.com",
@@ -41,20 +31,6 @@ MADE = User(
     status=AccountStatus.ACTIVE,
     created_at=1_734_516_000_123,
 )
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    database = Database(database_url)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

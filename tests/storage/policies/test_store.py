@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,37 +19,21 @@ from storage.policies import Facts, Policies, PolicyFault, PolicyNotFound, Polic
 from storage.policies.policy import MOST_RULES, MOST_RULES_IN_ALL
 from storage.tables import policies as policies_table
 from tests.servers import MariaServer
+from tests.storage.people import held, register
 from tests.storage.policies.making import DEFAULTS, allow, deny, policy
-from tests.storage.test_groups import held, register
 
 JOIN = Question("queue:join", "queue:login", {})
 ANNA = Facts("anna", "NORMAL", ["NORMAL"], [], [])
 
 
-@pytest.fixture(params=[("sqlite", "valkey"), pytest.param(("mariadb", "redis7"), marks=pytest.mark.servers)])
-def urls(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """A database and a Redis: each kind once, since neither cares for the other's."""
-    database, redis = request.param
-    return request.getfixturevalue(f"{database}_url"), request.getfixturevalue(f"{redis}_url")
+@pytest.fixture
+def database_url(pair: tuple[str, str]) -> str:
+    return pair[0]
 
 
 @pytest.fixture
-def database_url(urls: tuple[str, str]) -> str:
-    return urls[0]
-
-
-@pytest.fixture
-async def redis(urls: tuple[str, str]) -> AsyncIterator[Redis]:
-    async with connect(urls[1]) as client:
-        yield client
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    await migrate(database_url)
-    database = Database(database_url)
-    yield database
-    await database.close()
+def redis_url(pair: tuple[str, str]) -> str:
+    return pair[1]
 
 
 @pytest.fixture
