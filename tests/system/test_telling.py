@@ -117,6 +117,47 @@ async def test_what_is_for_a_user_does_not_reach_who_has_the_connection_by_now(
     guest.leave()
 
 
+async def test_what_is_quicker_than_the_answer_to_a_sign_in_is_heard_after_it(
+    town: Cluster, outbox: Outbox, name: str
+) -> None:
+    """A session can be found before its connection knows of it."""
+    guest = await Guest.at(town.endpoints[0])
+    first = await guest.sign_up(name)
+    address = where(town, name)
+    assert address is not None
+    await guest.ask(Logout(refresh_token=first.refresh_token))
+    other = await Guest.at(town.endpoints[1])
+    tokens = await other.sign_up(f"{name}-b")
+    guest.heard.clear()
+
+    def tell(tid: str, user_id: str | None) -> None:
+        frame = event_frame(event(tid))
+        outbox.deliver(address.server_id, Delivery(address.connection_id, frame, user_id=user_id))
+
+    tell("for nobody who comes", f"{name}-b")
+    tell("before", None)
+    await guest.hear(QueueReady)
+    workers = [town["login-1"], town["login-2"]]
+    for worker in workers:
+        worker.freeze()
+    try:
+        resuming = asyncio.create_task(guest.resume(tokens.access_token))
+        await guest.is_served()
+        tell("for another", name)
+        tell("quick", f"{name}-b")
+        tell("meanwhile", None)
+        await guest.hear(QueueReady, 2)
+    finally:
+        for worker in workers:
+            worker.thaw()
+    assert (await resuming).user_id == f"{name}-b"
+    tell("after", f"{name}-b")
+    await guest.hear(QueueReady, 4)
+    assert [each.tid for each in guest.all(QueueReady)] == ["before", "meanwhile", "quick", "after"]
+    for each in (guest, other):
+        each.leave()
+
+
 async def test_a_topic_reaches_those_who_joined_it_on_every_node(
     town: Cluster, telling: Telling, outbox: Outbox, name: str
 ) -> None:
