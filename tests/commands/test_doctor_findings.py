@@ -20,7 +20,7 @@ from scripts.commands.doctor import doctor
 from storage import keys, migrations
 from storage.database import Database
 from tests.certificates import Authority
-from tests.commands.running import LOBBYCTL, environment, lobbyctl
+from tests.commands.running import LOBBYCTL, PATIENCE_S, environment, lobbyctl
 from tests.servers import HOST, RedisServer, free_port
 
 SECRET = "a master secret that only the tests know"
@@ -173,7 +173,7 @@ def test_a_clock_that_is_off(installation: Installation) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 1
@@ -267,7 +267,7 @@ def test_a_disk_that_is_full(installation: Installation) -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=40,
+        timeout=PATIENCE_S,
         check=False,
     )
     if done.returncode:

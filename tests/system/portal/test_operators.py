@@ -37,7 +37,7 @@ class Desk:
         """Run `lobbyctl`. Answers its exit code, and what it said."""
         command = [LOBBYCTL, *words, "--data-dir", str(self._folder)]
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, timeout=40, check=False
+            subprocess.run, command, capture_output=True, text=True, timeout=90, check=False
         )
         return done.returncode, done.stdout + done.stderr
 
