@@ -2,6 +2,7 @@
 
 - `valkey_url`, `redis7_url`: a Redis that is empty at the start of each test; `redis_url` is each in turn.
 - `mariadb_url`, `sqlite_url`: an empty database of its own for each test; `database_url` is each in turn.
+- `pair`: the URLs of a database and a Redis, each kind once, for what does not care for the other's.
 - `own_redis` (each in turn), `own_valkey`, `own_mariadb`: a server of its own for a test that stops, kills or
   pauses it.
 """
@@ -141,3 +142,9 @@ def sqlite_url(tmp_path: Path) -> str:
 @pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.servers)])
 def database_url(request: pytest.FixtureRequest) -> str:
     return cast("str", request.getfixturevalue(f"{request.param}_url"))
+
+
+@pytest.fixture(params=[("sqlite", "valkey"), pytest.param(("mariadb", "redis7"), marks=pytest.mark.servers)])
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    database, redis = request.param
+    return request.getfixturevalue(f"{database}_url"), request.getfixturevalue(f"{redis}_url")

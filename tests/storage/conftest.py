@@ -2,8 +2,8 @@
 
 - `redis`: a client of the Redis at `redis_url`; `database`: a migrated one at `database_url`.
 - `room`: a waiting room on each Redis, which keeps nobody waiting.
-- `pair`: the URLs of a database and a Redis, each kind once, for what does not care for the other's. A module
-  that goes by it says so: its own `database_url` and `redis_url` are the pair's.
+
+A module that goes by `pair` says so: its own `database_url` and `redis_url` are the pair's.
 """
 
 from collections.abc import AsyncIterator
@@ -15,12 +15,6 @@ from storage.connections import connect
 from storage.database import Database
 from storage.migrations import migrate
 from tests.storage.room import Room, open_room
-
-
-@pytest.fixture(params=[("sqlite", "valkey"), pytest.param(("mariadb", "redis7"), marks=pytest.mark.servers)])
-def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
-    database, redis = request.param
-    return request.getfixturevalue(f"{database}_url"), request.getfixturevalue(f"{redis}_url")
 
 
 @pytest.fixture

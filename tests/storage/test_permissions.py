@@ -1,71 +1,27 @@
 """Permissions: what is kept is good while all that it rests on is the same, under a name of its own."""
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import example, given, strategies as st
-from redis.asyncio import Redis
 from sqlalchemy import update
 
 from storage import keys
 from storage.audit import MOST_PENDING, Arrears, Audit, AuditFull, WhenFull
-from storage.database import Database
 from storage.group_catalogue import Definition, GroupCatalogue
-from storage.groups import Groups
 from storage.permissions import MOST_KEPT_A_MINUTE, NO_ACCOUNT, Permissions
 from storage.policies import Policies, PolicyWatch, Question
 from storage.policies.rulebook import NOTHING_MATCHES
 from storage.tables import users as users_table
-from tests.storage.people import register
+from tests.storage.desk import JOIN, Desk, open_desk
 from tests.storage.policies.making import allow, deny, policy
 
-JOIN = Question("queue:join", "queue:login", {})
-
-
-@dataclass
-class Desk:
-    """Permissions on real stores; `looked_up` is how often a role was looked up, so a decision made anew."""
-
-    redis: Redis
-    database: Database
-    policies: Policies
-    groups: Groups
-    looked_up: int = 0
-    role: str | None = "NORMAL"
-
-    def __post_init__(self) -> None:
-        self.permissions = Permissions(self.redis, PolicyWatch(self.policies), self.groups, self._role_of)
-
-    async def _role_of(self, user_id: str) -> str | None:
-        self.looked_up += 1
-        return self.role
-
-    async def has(self, user_id: str, role: str, status: str = "ACTIVE") -> None:
-        """Have the account's cached role and status be so, as a look at the account leaves them."""
-        self.role = role if status == "ACTIVE" else None
-        await self.redis.hset(keys.user(user_id), mapping={"role": role, "status": status})
-
-    async def allowed(self, user_id: str = "anna", question: Question = JOIN) -> bool:
-        return (await self.permissions.check(user_id, question)).allowed
-
 
 @pytest.fixture
-def database_url(pair: tuple[str, str]) -> str:
-    return pair[0]
-
-
-@pytest.fixture
-def redis_url(pair: tuple[str, str]) -> str:
-    return pair[1]
-
-
-@pytest.fixture
-async def desk(redis: Redis, database: Database) -> Desk:
-    await register(database, "anna", "ben")
-    desk = Desk(redis, database, Policies(database, redis), Groups(database, redis))
-    await desk.has("anna", "NORMAL")
-    return desk
+async def desk(pair: tuple[str, str]) -> AsyncIterator[Desk]:
+    async with open_desk(*pair) as desk:
+        yield desk
 
 
 async def test_a_decision_is_kept_as_the_seed_has_it(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """The gates: what not everybody may ask is allowed by policies, and written down."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
@@ -11,8 +12,8 @@ from protocol.messages import Nothing
 from storage.audit import Audit
 from storage.permissions import Permissions
 from storage.policies import PolicyWatch
+from tests.storage.desk import Desk, open_desk
 from tests.storage.policies.making import allow, deny, policy
-from tests.storage.test_permissions import Desk, desk  # noqa: F401  the fixture
 from workers.gate import Gate
 from workers.requests import Call, sender
 
@@ -20,7 +21,13 @@ NAME = "ranking.submit"
 
 
 @pytest.fixture
-def gate(desk: Desk) -> Gate:  # noqa: F811
+async def desk(pair: tuple[str, str]) -> AsyncIterator[Desk]:
+    async with open_desk(*pair) as desk:
+        yield desk
+
+
+@pytest.fixture
+def gate(desk: Desk) -> Gate:
     return Gate(Permissions(desk.redis, PolicyWatch(desk.policies), desk.groups, desk._role_of))
 
 
@@ -33,14 +40,14 @@ def call(user_id: str | None, name: str = NAME) -> Call[Nothing]:
     return Call(Nothing(), envelope)
 
 
-async def lines(desk: Desk) -> list[str]:  # noqa: F811
+async def lines(desk: Desk) -> list[str]:
     """What is in the audit log, without the times."""
     return [line.partition("|")[2] for line in await Audit(desk.redis).tail(1000)]
 
 
 @pytest.mark.parametrize("named", [None, "anna"])
 async def test_who_names_nobody_or_themselves_acts_for_themselves(
-    desk: Desk,  # noqa: F811
+    desk: Desk,
     gate: Gate,
     named: str | None,
 ) -> None:
@@ -50,14 +57,14 @@ async def test_who_names_nobody_or_themselves_acts_for_themselves(
 
 
 @pytest.mark.parametrize("role", ["ADMIN", "GAME_SERVER"])
-async def test_by_default_a_role_of_trust_may_name_another(desk: Desk, gate: Gate, role: str) -> None:  # noqa: F811
+async def test_by_default_a_role_of_trust_may_name_another(desk: Desk, gate: Gate, role: str) -> None:
     await desk.has("anna", role)
     assert await gate.acting_for(call("anna"), "ben") == "ben"
     assert await lines(desk) == ["anna|user:act_for|request:ranking:submit|ALLOWED|gates"]
 
 
 @pytest.mark.parametrize("role", ["NORMAL", "VIP", "admin"])
-async def test_nobody_else_may_and_each_refusal_is_written_down(desk: Desk, gate: Gate, role: str) -> None:  # noqa: F811
+async def test_nobody_else_may_and_each_refusal_is_written_down(desk: Desk, gate: Gate, role: str) -> None:
     await desk.has("anna", role)
     for _ in range(2):
         with pytest.raises(RequestError) as refusal:
@@ -77,7 +84,7 @@ async def test_who_is_not_signed_in_acts_for_nobody(gate: Gate) -> None:
         sender(call(None))
 
 
-async def test_a_gated_request_takes_a_policys_word(desk: Desk, gate: Gate) -> None:  # noqa: F811
+async def test_a_gated_request_takes_a_policys_word(desk: Desk, gate: Gate) -> None:
     await desk.has("anna", "GAME_SERVER")
     await gate.let_in(call("anna", "game.finish"))
     with pytest.raises(RequestError, match="You may not send this request: No policy allows this"):
@@ -88,7 +95,7 @@ async def test_a_gated_request_takes_a_policys_word(desk: Desk, gate: Gate) -> N
     ]
 
 
-async def test_a_group_can_be_given_the_role_or_the_right(desk: Desk, gate: Gate) -> None:  # noqa: F811
+async def test_a_group_can_be_given_the_role_or_the_right(desk: Desk, gate: Gate) -> None:
     await desk.groups.add("VIP_Users", "anna")
     await desk.groups.add("Premium_Users", "ben")
     await desk.has("ben", "NORMAL")
@@ -105,7 +112,7 @@ async def test_a_group_can_be_given_the_role_or_the_right(desk: Desk, gate: Gate
 
 
 async def test_what_is_allowed_is_asked_twice_a_second_and_a_change_counts_within_it(
-    desk: Desk,  # noqa: F811
+    desk: Desk,
     gate: Gate,
 ) -> None:
     await desk.has("anna", "GAME_SERVER")
