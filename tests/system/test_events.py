@@ -40,7 +40,7 @@ from tests.system.conftest import run_house
 from tests.system.guest import PASSWORD, Guest, Pass
 from tests.system.wire import Wire
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 LEASE_S = 0.5
 
