@@ -259,6 +259,9 @@ class MonitoringSettings(Section, frozen=True):
     error_share: Annotated[Share, "Alert: this share of requests fails."] = 0.01
     latency_p99_ms: Annotated[float, Meta(gt=0), "Alert: one request in a hundred takes longer."] = 1000.0
     dead_letters: Annotated[int, Meta(ge=0), "Alert: a queue has more dead letters."] = 0
+    estimate_error_s: Annotated[
+        Duration, "Alert: players in line are let in so much off what they were told."
+    ] = 15.0
     redis_memory_bytes: Annotated[int, Meta(ge=0), "Alert: Redis uses more; 0 for no alert."] = 17_179_869_184
     escalate_after_s: Annotated[Duration, "A WARNING that lasts so long becomes CRITICAL."] = 300.0
     clear_after_s: Annotated[Duration, "An alert closes once all has been well for so long."] = 10.0

@@ -54,6 +54,7 @@ class Monitoring:
                 ready=int(ledger["ready"]),
                 rate_per_minute=ledger["totalRate"],
                 average_wait_sec=ledger["avgWaitSec"],
+                estimate_error_sec=ledger["estimateErrorSec"],
             ),
             redis_memory_bytes=memory["used_memory"],
         )
@@ -110,6 +111,7 @@ def _server(server_id: str, fields: Mapping[str, str], now_s: float) -> ServerSa
         errors=int(fields.get("errors", 0)),
         latency_p99_ms=float(fields.get("latencyP99Ms", 0)),
         heartbeat_age_sec=max(0.0, round(now_s - int(fields.get("lastHeartbeat", 0)) / 1000, 1)),
+        host=fields.get("host", ""),
     )
 
 

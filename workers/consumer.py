@@ -7,7 +7,7 @@ goes to the dead letters with its cause, its neighbours unharmed.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import structlog
@@ -25,7 +25,8 @@ Work = Callable[[Entry, Settle], Awaitable[None]]
 """Works on an entry; calls its Settle, at once or later, or raises."""
 
 READ_MOST = 64
-"""Entries that are taken at once: their replies go out while the next are being read."""
+"""Entries that are taken at once, times the priority: their replies go out while the next are being read, and
+the consumers of a process take turns."""
 
 AWAY_PAUSE_S = 0.2
 TIDY_S = 5.0
@@ -61,6 +62,18 @@ class Consumer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._takers = 0
+        self._read_most = READ_MOST
+
+    @property
+    def queue_ids(self) -> Sequence[str]:
+        """The queues that are read."""
+        return self._subscription.queue_ids
+
+    def weigh(self, priorities: Mapping[str, float]) -> None:
+        """Share by these, 1 for a queue that is not named: between the queues, and with other consumers."""
+        self._subscription.weigh(priorities)
+        highest = max(priorities.get(queue_id, 1.0) for queue_id in self.queue_ids)
+        self._read_most = max(1, round(READ_MOST * highest))
 
     async def run(self) -> None:
         """Read and start work until `stop`. Runs as a side task and is never cancelled in a read."""
@@ -71,7 +84,7 @@ class Consumer:
                     await self._next_settled()
                     continue
                 try:
-                    for entry in await self._subscription.read(min(free, READ_MOST)):
+                    for entry in await self._subscription.read(min(free, self._read_most)):
                         self._start(entry)
                 except StoreAway as error:
                     log.warning("cannot read work", cause=str(error))

@@ -136,7 +136,7 @@ class WorkerProcess:
                 await subscription.create()
 
         async def start_consumers() -> None:
-            self.daemon.watch(self._weigh(subscriptions), "priorities")
+            self.daemon.watch(self._weigh(consumers), "priorities")
             for consumer in consumers:
                 self.daemon.watch(consumer.run(), "consumer")
                 self.daemon.watch(consumer.sweep(), "sweep")
@@ -167,18 +167,22 @@ class WorkerProcess:
             loop_lag=loop_lag,
         )
 
-    async def _weigh(self, subscriptions: Sequence[Subscription]) -> None:
+    async def _weigh(self, consumers: Sequence[Consumer]) -> None:
         """Share capacity between queues as operations says, within a second of it. Runs as a side task."""
-        names = [queue_id for each in subscriptions for queue_id in each.queue_ids]
+        names = [queue_id for each in consumers for queue_id in each.queue_ids]
         priorities = Priorities(self.wire)
+        known: dict[str, float] = {}
         while True:
             try:
                 weights = await priorities.weights(names)
             except StoreAway as error:
                 log.warning("cannot read priorities", cause=str(error))
-            else:
-                for subscription in subscriptions:
-                    subscription.weigh(weights)
+                weights = known
+            if weights != known:
+                known = weights
+                log.debug("priorities", weights=weights)
+                for consumer in consumers:
+                    consumer.weigh(weights)
             await asyncio.sleep(WEIGH_S)
 
     def _consumer(self, intake: Intake, subscription: Subscription) -> Consumer:

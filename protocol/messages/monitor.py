@@ -28,7 +28,10 @@ class MonitorSubscribe(Message, frozen=True):
 
 
 class ServerSample(Message, frozen=True):
-    """A process as its last report has it: counts since the report before, CPU in % of one core."""
+    """A process as its last report has it: counts since the report before, CPU in % of one core.
+
+    `memoryUsage` is in % of the memory of its machine, `host`.
+    """
 
     server_id: str
     server_type: str
@@ -41,6 +44,7 @@ class ServerSample(Message, frozen=True):
     errors: int
     latency_p99_ms: float
     heartbeat_age_sec: float
+    host: str = ""
 
 
 class QueueSample(Message, frozen=True):
@@ -55,12 +59,17 @@ class QueueSample(Message, frozen=True):
 
 
 class AdmissionSample(Message, frozen=True):
-    """The waiting room as it is; `rate_per_minute` is what is set."""
+    """The waiting room as it is; `rate_per_minute` is what is set.
+
+    `estimate_error_sec` is by how much players have lately been let in earlier or later than they were first
+    told, on the mean.
+    """
 
     waiting: int
     ready: int
     rate_per_minute: float
     average_wait_sec: float
+    estimate_error_sec: float = 0.0
 
 
 @event("METRICS")

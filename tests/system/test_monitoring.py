@@ -14,6 +14,7 @@ from protocol.envelope import queue_create
 from protocol.messages.monitor import Alert, AlertLevel, AlertState, Metrics, MonitorSubscribe
 from protocol.queues import QueueType
 from storage import keys
+from storage.admission import AdmissionSettings
 from storage.connections import connect
 from storage.queues import QueueServer
 from tests.system.cluster import Cluster, eventually
@@ -195,6 +196,29 @@ async def test_the_door_closes_while_what_lies_behind_it_cannot_keep_up_and_open
     await games.delete("game_queue:normal")
     await heard_of(operator, "door", AlertState.CLOSED)
     assert desk.redis.hget(keys.PORTAL_CONFIG, "totalRate") == rate
+    await redis.aclose()
+
+
+async def test_estimates_that_are_off_are_an_alert_while_somebody_waits(
+    desk: Cluster, operator: Guest
+) -> None:
+    redis = connect(str(desk.settings["redis.url"]))
+    admission = AdmissionSettings(redis)
+    desk.redis.hset(keys.PORTAL_STATS, "estimateError", "61.5")
+    await operator.hear(Metrics, len(operator.all(Metrics)) + 2)
+    assert [each for each in operator.all(Alert) if each.subject == "estimates"] == []
+    await admission.pause("kim")
+    guest = await Guest.at(desk["SOCK001"].endpoint)
+    name = f"player-{uuid.uuid4().hex[:8]}"
+    await guest.register(name)
+    await guest.log_in(name)
+    opened = await heard_of(operator, "estimates", AlertState.OPEN)
+    assert (opened.value, opened.limit) == (61.5, 15.0)
+    assert "61.5 s earlier or later" in opened.message
+    desk.redis.hset(keys.PORTAL_STATS, "estimateError", "0.5")
+    assert (await heard_of(operator, "estimates", AlertState.CLOSED)).id == opened.id
+    await admission.resume("kim")
+    guest.leave()
     await redis.aclose()
 
 

@@ -28,4 +28,9 @@ def sample_figures(sample: Metrics) -> Iterator[Metric]:
     yield GaugeMetricFamily("lobbyd_waiting", "Players in line.", admission.waiting)
     yield GaugeMetricFamily("lobbyd_ready", "Players whose turn it is.", admission.ready)
     yield GaugeMetricFamily("lobbyd_admitted_per_minute", "The rate in force.", admission.rate_per_minute)
+    yield GaugeMetricFamily(
+        "lobbyd_estimate_error_mean_seconds",
+        "By how much players are let in earlier or later than they were first told, of late.",
+        admission.estimate_error_sec,
+    )
     yield GaugeMetricFamily("lobbyd_redis_memory_bytes", "Memory that Redis uses.", sample.redis_memory_bytes)

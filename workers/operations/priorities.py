@@ -6,6 +6,8 @@ import msgspec
 
 from protocol.messages.monitor import Metrics, QueueSample
 from protocol.queues import Lane
+from runtime.settings import MonitoringSettings
+from storage import keys
 from workers.operations.load import pressure
 
 LEAST, MOST = 0.5, 2.0
@@ -14,6 +16,12 @@ SMOOTHING = 0.5
 
 BUSY_CPU_PERCENT = 80.0
 """From this use of a core on (the mean of the processes), what is not urgent waits."""
+
+SHORT_MEMORY_PERCENT = 80.0
+"""So it does from this share of a machine's memory on, or of what Redis may use."""
+
+SHARED = frozenset({keys.EVENT_BUS, keys.SUBMITTED_SCORES})
+"""What workers share their capacity with beside lanes of requests. Tasks have limits of their own a kind."""
 
 CALM = "calm"
 
@@ -25,15 +33,22 @@ class Priority(msgspec.Struct, frozen=True):
     reason: str
 
 
-def priorities(sample: Metrics, before: Mapping[str, float]) -> dict[str, Priority]:
-    """The priority of every lane of requests and, by its name, of each kind of worker: its lanes' highest.
+def priorities(
+    sample: Metrics, before: Mapping[str, float], settings: MonitoringSettings
+) -> dict[str, Priority]:
+    """The priority of every queue that is shared, and by its name of each kind of worker: its lanes' highest.
 
     `before` are the weights so far; one that is not in it was 1.
     """
-    lanes = [queue for queue in sample.queues if _lane(queue) is not None]
-    busy = _is_busy(sample)
-    found = {queue.queue_id: _priority(queue, busy, before.get(queue.queue_id, 1.0)) for queue in lanes}
-    for queue in lanes:
+    strain = _strain(sample, settings)
+    found = {
+        queue.queue_id: _priority(queue, strain, before.get(queue.queue_id, 1.0))
+        for queue in sample.queues
+        if _lane(queue) is not None or queue.queue_id in SHARED
+    }
+    for queue in sample.queues:
+        if _lane(queue) is None:
+            continue
         kind = queue.queue_id.partition("_queue:")[0]
         lane = found[queue.queue_id]
         if kind not in found or found[kind].weight < lane.weight:
@@ -41,10 +56,10 @@ def priorities(sample: Metrics, before: Mapping[str, float]) -> dict[str, Priori
     return found
 
 
-def _priority(queue: QueueSample, busy: bool, before: float) -> Priority:
+def _priority(queue: QueueSample, strain: str, before: float) -> Priority:
     wanted, reason = 1.0 + pressure(queue), _reason(queue)
-    if busy and _lane(queue) is Lane.LOW:
-        wanted, reason = wanted - 0.5, f"{reason}; what is not urgent waits while the processors are busy"
+    if strain and _lane(queue) is Lane.LOW:
+        wanted, reason = wanted - 0.5, f"{reason}; what is not urgent waits while {strain}"
     wanted = min(max(wanted, LEAST), MOST)
     weight = round(before + SMOOTHING * (wanted - before), 4)
     return Priority(weight, reason)
@@ -56,9 +71,18 @@ def _reason(queue: QueueSample) -> str:
     return f"{queue.length:,} entries, the oldest waits for {queue.oldest_age_sec:.1f} s"
 
 
-def _is_busy(sample: Metrics) -> bool:
-    used = [server.cpu_usage for server in sample.servers if server.status_code == "READY"]
-    return bool(used) and sum(used) / len(used) >= BUSY_CPU_PERCENT
+def _strain(sample: Metrics, settings: MonitoringSettings) -> str:
+    """What there is too little of, in words; "" where there is enough."""
+    ready = [server for server in sample.servers if server.status_code == "READY"]
+    if ready and sum(server.cpu_usage for server in ready) / len(ready) >= BUSY_CPU_PERCENT:
+        return "the processors are busy"
+    machines: dict[str, float] = {}
+    for server in ready:
+        machines[server.host] = machines.get(server.host, 0.0) + server.memory_usage
+    if max(machines.values(), default=0.0) >= SHORT_MEMORY_PERCENT:
+        return "a machine is short of memory"
+    most_bytes = settings.redis_memory_bytes * SHORT_MEMORY_PERCENT / 100
+    return "Redis is short of memory" if 0 < most_bytes <= sample.redis_memory_bytes else ""
 
 
 def _lane(queue: QueueSample) -> Lane | None:

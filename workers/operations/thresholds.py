@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from protocol.messages.monitor import AlertLevel, Metrics, QueueSample, ServerSample
+from protocol.messages.monitor import AdmissionSample, AlertLevel, Metrics, QueueSample, ServerSample
 from runtime.settings import MonitoringSettings
 
 GONE = frozenset({"DOWN", "ERROR"})
@@ -29,6 +29,7 @@ def findings(sample: Metrics, settings: MonitoringSettings, silence_s: float) ->
         *(each for server in sample.servers for each in _server(server, settings, silence_s)),
         *(each for queue in sample.queues for each in _queue(queue, settings)),
         *_errors(sample, settings),
+        *_estimates(sample.admission, settings),
     ]
     if sample.redis_memory_bytes > settings.redis_memory_bytes > 0:
         found.append(
@@ -70,6 +71,13 @@ def _errors(sample: Metrics, settings: MonitoringSettings) -> Iterator[Finding]:
     if requests >= LEAST_REQUESTS and errors / requests > settings.error_share:
         text = f"{{value:.1%}} of {requests:,} requests failed"
         yield _warning("errors", text, errors / requests, settings.error_share)
+
+
+def _estimates(admission: AdmissionSample, settings: MonitoringSettings) -> Iterator[Finding]:
+    # It is measured of those who are let in: while nobody waits it says nothing of now.
+    if admission.waiting and admission.estimate_error_sec > settings.estimate_error_s:
+        text = "players are let in {value:.1f} s earlier or later than they were told, on the mean"
+        yield _warning("estimates", text, admission.estimate_error_sec, settings.estimate_error_s)
 
 
 def _warning(subject: str, text: str, value: float, limit: float) -> Finding:

@@ -132,7 +132,7 @@ class Watch:
     async def _keep_priorities(self, sample: Metrics) -> None:
         """Say how much more than its share each queue gets."""
         before = await self._priorities.weights([queue.queue_id for queue in sample.queues])
-        found = priorities(sample, before)
+        found = priorities(sample, before, self._settings)
         await self._priorities.set({name: (each.weight, each.reason) for name, each in found.items()})
 
     async def _keep(self, alerts: Open, news: list[Alert] | None = None) -> None:

@@ -19,12 +19,21 @@ def queue(queue_id: str = "login_queue:high", **said: object) -> QueueSample:
     return QueueSample(queue_id=queue_id, **{**well, **said})  # type: ignore[arg-type]
 
 
-def sample(*parts: ServerSample | QueueSample, redis_memory_bytes: int = 1_000_000) -> Metrics:
-    """A sample of these processes and queues."""
+def admission(**said: object) -> AdmissionSample:
+    """A waiting room that is well."""
+    well = {"waiting": 0, "ready": 0, "rate_per_minute": 600, "average_wait_sec": 0}
+    return AdmissionSample(**{**well, **said})  # type: ignore[arg-type]
+
+
+def sample(
+    *parts: ServerSample | QueueSample | AdmissionSample, redis_memory_bytes: int = 1_000_000
+) -> Metrics:
+    """A sample of these processes, queues and this waiting room."""
+    rooms = [part for part in parts if isinstance(part, AdmissionSample)]
     return Metrics(
         at=1_000_000,
         servers=[part for part in parts if isinstance(part, ServerSample)],
         queues=[part for part in parts if isinstance(part, QueueSample)],
-        admission=AdmissionSample(waiting=0, ready=0, rate_per_minute=600, average_wait_sec=0),
+        admission=rooms[0] if rooms else admission(),
         redis_memory_bytes=redis_memory_bytes,
     )

@@ -1,13 +1,16 @@
 """The harder a queue is pressed, the more consumers take from it; by steps, and within bounds."""
 
+import msgspec
 import pytest
 
 from protocol.messages.monitor import Metrics, QueueSample
+from runtime.settings import MonitoringSettings
 from tests.workers.operations.making import queue, sample, server
 from workers.operations.load import behind_the_door, pressure
-from workers.operations.priorities import CALM, LEAST, MOST, priorities
+from workers.operations.priorities import CALM, LEAST, MOST, Priority, priorities
 
 HIGH = "login_queue:high"
+SETTINGS = MonitoringSettings(redis_memory_bytes=10_000_000)
 
 
 @pytest.mark.parametrize(
@@ -36,33 +39,63 @@ def test_pressure_is_that_of_length_or_of_age(pressed: QueueSample, expected: fl
     ],
 )
 def test_the_rule(seen: Metrics, before: float, weight: float, why: str) -> None:
-    found = priorities(seen, {HIGH: before})
+    found = priorities(seen, {HIGH: before}, SETTINGS)
     assert found[HIGH].weight == weight
     assert why in found[HIGH].reason
 
 
-def test_what_is_not_urgent_waits_while_the_processors_are_busy() -> None:
+@pytest.mark.parametrize(
+    ("strained", "why"),
+    [
+        (sample(server(cpu_usage=95.0)), "while the processors are busy"),
+        (sample(server(cpu_usage=60.0), server(cpu_usage=100.0)), "while the processors are busy"),
+        (sample(*[server(memory_usage=20.0, host="one")] * 4), "while a machine is short of memory"),
+        (sample(redis_memory_bytes=8_000_000), "while Redis is short of memory"),
+    ],
+)
+def test_what_is_not_urgent_waits_where_there_is_too_little(strained: Metrics, why: str) -> None:
     low = queue("portal_queue:low", length=0, oldest_age_sec=0.0)
     high = queue("portal_queue:high", length=0, oldest_age_sec=0.0)
-    found = priorities(sample(low, high, server(cpu_usage=95.0)), {})
-    assert found["portal_queue:low"].weight == 0.75
-    assert "processors are busy" in found["portal_queue:low"].reason
-    assert found["portal_queue:high"].weight == 1.0
-    weight = 1.0
+    seen = msgspec.structs.replace(strained, queues=[low, high])
+    found = priorities(seen, {}, SETTINGS)
+    assert found["portal_queue:low"] == Priority(0.75, f"calm; what is not urgent waits {why}")
+    assert found["portal_queue:high"] == Priority(1.0, "calm")
     for _ in range(20):
-        weight = priorities(sample(low, server(cpu_usage=95.0)), {"portal_queue:low": weight})[
-            "portal_queue:low"
-        ].weight
-    assert weight == pytest.approx(LEAST, abs=0.01)
+        found = priorities(seen, {name: each.weight for name, each in found.items()}, SETTINGS)
+    assert found["portal_queue:low"].weight == pytest.approx(LEAST, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "enough",
+    [
+        sample(server(cpu_usage=70.0), server(cpu_usage=80.0)),
+        sample(server(cpu_usage=95.0, status_code="STOPPED")),
+        sample(*[server(memory_usage=20.0, host=host) for host in ("one", "one", "one", "two")]),
+        sample(redis_memory_bytes=7_999_999),
+    ],
+)
+def test_where_there_is_enough_nothing_waits(enough: Metrics) -> None:
+    low = queue("portal_queue:low", length=0, oldest_age_sec=0.0)
+    found = priorities(msgspec.structs.replace(enough, queues=[low]), {}, SETTINGS)
+    assert found["portal_queue:low"] == Priority(1.0, "calm")
 
 
 def test_a_kind_has_the_priority_of_its_most_pressed_lane() -> None:
-    found = priorities(sample(queue("game_queue:low", length=0), queue("game_queue:high", length=500)), {})
+    found = priorities(
+        sample(queue("game_queue:low", length=0), queue("game_queue:high", length=500)), {}, SETTINGS
+    )
     assert found["game"] == found["game_queue:high"]
 
 
-def test_only_lanes_of_requests_have_priorities() -> None:
-    assert priorities(sample(queue("SOCK001_Q"), queue("status_queue"), queue("event_bus")), {}) == {}
+def test_what_workers_share_their_capacity_with_has_a_priority() -> None:
+    others = sample(queue("SOCK001_Q"), queue("status_queue"), queue("portal_queue:file_upload"))
+    assert priorities(others, {}, SETTINGS) == {}
+    shared = sample(queue("event_bus", length=0), queue("ranking_queue:submit", oldest_age_sec=60.0))
+    found = priorities(shared, {}, SETTINGS)
+    assert {name: each.weight for name, each in found.items()} == {
+        "event_bus": pytest.approx(1.0, abs=0.01),
+        "ranking_queue:submit": 1.5,
+    }
 
 
 def test_behind_the_door_is_what_players_do_once_they_are_in() -> None:

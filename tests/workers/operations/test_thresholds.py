@@ -4,7 +4,7 @@ import pytest
 
 from protocol.messages.monitor import AlertLevel, Metrics
 from runtime.settings import MonitoringSettings
-from tests.workers.operations.making import queue, sample, server
+from tests.workers.operations.making import admission, queue, sample, server
 from workers.operations.thresholds import findings
 
 SETTINGS = MonitoringSettings(redis_memory_bytes=2_000_000)
@@ -28,6 +28,7 @@ def test_where_all_is_well_there_is_nothing_to_say() -> None:
         (sample(queue(dead_letters=1)), "dead:login_queue:high", WARNING, "1 dead letters"),
         (sample(server(errors=11)), "errors", WARNING, "1.1% of 1,000"),
         (sample(redis_memory_bytes=2_000_001), "redis:memory", WARNING, "2,000,001"),
+        (sample(admission(waiting=1, estimate_error_sec=15.1)), "estimates", WARNING, "15.1 s earlier or"),
     ],
 )
 def test_each_limit_is_noticed(wrong: Metrics, subject: str, level: AlertLevel, words: str) -> None:
@@ -46,6 +47,8 @@ def test_each_limit_is_noticed(wrong: Metrics, subject: str, level: AlertLevel, 
         sample(server(errors=10)),
         sample(server(requests=19, errors=19)),
         sample(redis_memory_bytes=2_000_000),
+        sample(admission(waiting=1, estimate_error_sec=15.0)),
+        sample(admission(waiting=0, estimate_error_sec=60.0)),
     ],
 )
 def test_at_the_limit_all_is_well(well: Metrics) -> None:
