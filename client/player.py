@@ -5,12 +5,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from ssl import SSLContext
-from typing import Any, Self, cast
+from typing import Any, BinaryIO, Self, cast
 
 from client.connection import DECLARED, Connection
 from client.errors import ClientError, RequestFailed, TakenOver, TicketLost
 from client.events import DEFAULT_LIMIT, EventStream
 from client.link import Endpoint, Link, Route
+from client.uploading import send_file
 from protocol.errors import INVALID_TICKET, INVALID_TOKEN, SESSION_TAKEN_OVER, TICKET_NOT_FOUND, GoodbyeCode
 from protocol.messages import Access, Message
 from protocol.messages.auth import (
@@ -114,6 +115,13 @@ class Player:
     async def request(self, message: Message) -> Message:
         """Ask for anything; the answer is of the type that the request's declaration names."""
         return await self._link.request(message, new_key(message), self._patience_s)
+
+    async def send_file(self, task_id: str, file: BinaryIO, offset: int = 0) -> None:
+        """Send the bytes that an accepted `file_upload` waits for, from `offset` (`uploadOffset`) on.
+
+        Several chunks are under way at a time. Raises what reading the file raises.
+        """
+        await send_file(self.request, task_id, file, offset)
 
     def events(self, limit: int = DEFAULT_LIMIT) -> EventStream:
         """Return an async iterator over the events from now on, across reconnects.

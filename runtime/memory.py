@@ -10,10 +10,13 @@ import gc
 KEPT_BYTES = 8 * 2**20
 """Free memory that a process keeps, and the size from which a piece is given back as soon as it is freed."""
 
+ARENAS = 2
+"""From which threads allocate: each keeps what was freed in it, and glibc makes 8 for each processor."""
+
 ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": str(KEPT_BYTES), "MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES)}
 """The same for a program that is not ours (mallopt(3)); one with another allocator does not heed it."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # mallopt(3), malloc.h
 _COLLECT_AFTER = (20_000, 20, 50)  # new objects, and collections of one generation before the next one's
 
 
@@ -23,6 +26,7 @@ def keep_freed() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        mallopt(_M_ARENA_MAX, ARENAS)
 
 
 def settle() -> None:

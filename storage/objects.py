@@ -22,7 +22,7 @@ READ_BYTES = 4_194_304
 """How much of an object is read at once."""
 
 HEAD_BYTES = 8192
-WRITE_BYTES = 8_388_608
+WRITE_BYTES = 5_242_880
 WRITES = 2
 """Parts of an object on their way at once, each of so many bytes: S3 takes 10,000, of 5 MiB or more."""
 

@@ -142,10 +142,11 @@ class NextOffset(Message, frozen=True):
     errors=(WRONG_OFFSET, TASK_NOT_FOUND, ALREADY_FINISHED),
 )
 class Upload(Message, frozen=True):
-    """Send the bytes of a file from `offset` on, in as many chunks as it takes, one after the other.
+    """Send the bytes of a file from `offset` on, in as many chunks as it takes, in order.
 
-    A frame may have 1 MiB, so a chunk of 1,000,000 bytes fits. After a lost connection `WRONG_OFFSET` or
-    `portal.status` say where to go on.
+    A frame may have 1 MiB, so a chunk of 1,000,000 bytes fits. Several may be under way at a time: one that
+    comes before its turn, up to 4 MiB ahead, waits for it for a second. After a lost connection
+    `WRONG_OFFSET` or `portal.status` say where to go on.
     """
 
     task_id: TaskId

@@ -27,6 +27,7 @@ from workers.portal.cleaning import Cleaning
 from workers.portal.engine import Engine
 from workers.portal.kinds import Kinds
 from workers.portal.line import BLOCK_S, Change
+from workers.portal.turns import Turns
 from workers.process import Kind, WorkerProcess, request_intake
 from workers.requests import Handlers, Requests
 from workers.telling import Telling
@@ -49,6 +50,7 @@ class PortalRoom:
     users: Users
     telling: Telling
     gate: Gate
+    turns: Turns
 
 
 handlers: Handlers[PortalRoom] = Handlers("portal")
@@ -143,6 +145,7 @@ def _room(process: WorkerProcess) -> PortalRoom:
         users=Users(database, process.redis, process.secrets),
         telling=Telling(Whereabouts(process.wire), process.outbox),
         gate=open_gate(database, process.redis, process.wire, process.secrets),
+        turns=Turns(tasks),
     )
 
 

@@ -1,6 +1,7 @@
 """`portal.upload`: the bytes of a file, chunk by chunk, each an object of its own until all are there.
 
-So a chunk can come to any worker, be sent again, and cost nobody more memory than itself.
+So a chunk can come to any worker, be sent again, and cost nobody more memory than itself. One that comes
+before its turn waits for it (`turns.py`), so several can be sent at a time.
 """
 
 from protocol.errors import (
@@ -47,7 +48,7 @@ async def discard_upload(room: PortalRoom, file_id: str) -> None:
 async def upload(room: PortalRoom, call: Call[Upload]) -> Uploaded:
     """Store a chunk, then note it; with the last one the task can be worked on."""
     data = call.data
-    state = await state_for(room, call, data.task_id)
+    state = await room.turns.come(await state_for(room, call, data.task_id), data.offset)
     if state.upload_offset is not None and state.upload_bytes is not None:
         if state.upload_offset not in (data.offset, data.offset + len(data.chunk)):
             raise _wrong(state.upload_offset)
@@ -65,6 +66,7 @@ async def upload(room: PortalRoom, call: Call[Upload]) -> Uploaded:
         raise RequestError(ALREADY_FINISHED) from None
     except WrongOffset as wrong:
         raise _wrong(wrong.offset) from None
+    room.turns.reached(data.task_id, offset)
     return Uploaded(upload_offset=offset, complete=is_complete)
 
 

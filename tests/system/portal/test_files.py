@@ -1,12 +1,14 @@
 """Files: small ones come along, large ones in chunks; what is not to be leaves nothing."""
 
 import hashlib
+import io
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from client.uploading import send_file
 from protocol.messages.portal import CancelTask, Status, Upload, Uploaded
 from tests.system.cluster import Cluster
 from tests.system.portal.asking import (
@@ -66,6 +68,28 @@ async def test_a_file_comes_in_chunks_over_two_connections(portal: Cluster, play
         last = await send(player, accepted.task_id, content, offset)
 
     assert last == Uploaded(upload_offset=len(content), complete=True)
+    assert (await ended(player, accepted.task_id)).result["sha256"] == digest
+
+
+async def test_a_file_is_sent_several_chunks_at_a_time(player: Player) -> None:
+    content = uuid.uuid4().bytes * 180_000
+    digest = hashlib.sha256(content).hexdigest()
+    accepted = await submit(player, **SUBMIT_FILE, file_name="a", size=len(content), sha256=digest)
+
+    await send_file(player.ask, accepted.task_id, io.BytesIO(content), 0)
+
+    assert (await ended(player, accepted.task_id)).result["sha256"] == digest
+
+
+async def test_a_file_goes_on_where_its_bytes_are_wanted(player: Player) -> None:
+    content = uuid.uuid4().bytes * 180_000
+    digest = hashlib.sha256(content).hexdigest()
+    accepted = await submit(player, **SUBMIT_FILE, file_name="a", size=len(content), sha256=digest)
+    for offset in (0, CHUNK_BYTES):
+        await send(player, accepted.task_id, content, offset)
+
+    await send_file(player.ask, accepted.task_id, io.BytesIO(content), 0)
+
     assert (await ended(player, accepted.task_id)).result["sha256"] == digest
 
 
