@@ -9,6 +9,11 @@ from statistics import fmean
 
 LAST_EVENTS = 4
 RATE_WINDOW_S = 5.0
+LEAST_SPAN_S = 2.0
+"""Players who were all admitted within less say nothing about a rate."""
+
+PREFIX = "demo-"
+"""What the usernames of all guests begin with, so that no real player's is taken."""
 
 NAMES = {
     "ara": "아라", "areum": "아름", "bitna": "빛나", "bora": "보라", "byeol": "별", "chaewon": "채원",
@@ -45,7 +50,7 @@ class State(Enum):
 
 @dataclass(eq=False, slots=True)
 class Guest:
-    """One player of the crowd. `ticket_s` is when the guest got the ticket, `position` counts from 1."""
+    """One player: `name` is the username, `ticket_s` when a ticket came, `position` begins at 1."""
 
     name: str
     nickname: str
@@ -70,6 +75,7 @@ class Crowd:
         self.rate_per_s = rate_per_s
         self.counts = Counter({State.OUTSIDE: count})
         self.events: deque[str] = deque(maxlen=LAST_EVENTS)
+        self.causes: Counter[str] = Counter()
         self.took_s: dict[Act, float] = {}
         self.begin(Act.ARRIVAL)
 
@@ -106,11 +112,10 @@ class Crowd:
         return sum(at > self.now_s - window_s for at in self.admissions) / window_s
 
     @property
-    def overall_admitted_per_s(self) -> float:
-        """The rate of the whole act, from the first to the last."""
-        if len(self.admissions) < 2:
-            return 0.0
-        return (len(self.admissions) - 1) / max(self.admissions[-1] - self.admissions[0], 0.001)
+    def overall_admitted_per_s(self) -> float | None:
+        """The rate of the whole act, from the first to the last; None where that is too short to tell."""
+        span_s = self.admissions[-1] - self.admissions[0] if self.admissions else 0.0
+        return (len(self.admissions) - 1) / span_s if span_s >= LEAST_SPAN_S else None
 
     def admitted_in_each_second(self, seconds: int) -> list[int]:
         """How many were admitted in each of the last whole seconds, the latest one last."""
@@ -155,6 +160,7 @@ class Crowd:
     def is_lost(self, guest: Guest, cause: str) -> None:
         """The guest will not come in."""
         self.move(guest, State.LOST)
+        self.causes[cause] += 1
         self.events.append(f"{guest.name} is turned away: {cause}")
 
 
@@ -163,4 +169,4 @@ def _guest(number: int) -> Guest:
     name, nickname = list(NAMES.items())[number % len(NAMES)]
     again = number // len(NAMES)
     tier = Tier.VIP if number % 100 == 99 else Tier.PREMIUM if number % 20 == 18 else Tier.NORMAL
-    return Guest(f"{name}-{again + 1}" if again else name, nickname, tier)
+    return Guest(PREFIX + (f"{name}-{again + 1}" if again else name), nickname, tier)

@@ -102,24 +102,23 @@ class Demo:
             self.crowd.is_lost(guest, str(error))
 
     async def _visit_first(self, guest: Guest) -> None:
-        player, username = self._players[guest], _username(guest)
+        player = self._players[guest]
         async with self._door:
             self.crowd.move(guest, State.HASHING)
             await self._make_account(guest)
-            await player.login(username, self._password)
+            await player.login(guest.name, self._password)
         await self._come_in(guest)
 
     async def _make_account(self, guest: Guest) -> None:
-        username = _username(guest)
-        email = f"{username}@demo.invalid"
+        email = f"{guest.name}@demo.invalid"
         try:
-            await self._players[guest].register(username, self._password, email, guest.nickname)
+            await self._players[guest].register(guest.name, self._password, email, guest.nickname)
         except RequestFailed as refused:
             # On a second start they have their accounts already.
             if refused.code != USERNAME_TAKEN.code:
                 raise
         if guest.tier in GROUPS:
-            await self._join(GROUPS[guest.tier], [username])
+            await self._join(GROUPS[guest.tier], [guest.name])
 
     async def _come_back(self, guest: Guest) -> None:
         player = self._players[guest]
@@ -149,10 +148,6 @@ class Demo:
             screen.show(picture(self.crowd))
         else:
             screen.say(line(self.crowd))
-
-
-def _username(guest: Guest) -> str:
-    return f"demo-{guest.name}"
 
 
 def _trust(certificate: str) -> ssl.SSLContext | None:

@@ -26,7 +26,7 @@ LABEL = 14
 BAR = INSIDE - LABEL - 6
 SPARKS = " ▁▂▃▄▅▆▇█"
 SPARK_SECONDS = 30
-NEXT = 5
+NEXT = 4
 
 
 def picture(crowd: Crowd) -> RenderableType:
@@ -39,6 +39,7 @@ def picture(crowd: Crowd) -> RenderableType:
         _everybody(crowd),
         Text(),
         *rows,
+        *_causes(crowd),
         Text(),
         _tiers(crowd),
         _rate(crowd),
@@ -70,7 +71,8 @@ def line(crowd: Crowd) -> str:
     waited = f"average wait {_seconds(crowd.average_wait_s)}"
     tiers = ", ".join(f"{count} {tier.value}" for tier in Tier if (count := crowd.waiting[tier]))
     in_line = f"in line {tiers}; " if tiers else ""
-    return f"players {crowd.act.value}, {crowd.now_s:.0f} s: {places}; {in_line}{pace}; {waited}"
+    causes = "".join(f"; turned away: {_cause(crowd, cause)}" for cause, _ in crowd.causes.most_common(1))
+    return f"players {crowd.act.value}, {crowd.now_s:.0f} s: {places}; {in_line}{pace}; {waited}{causes}"
 
 
 def summary(crowd: Crowd) -> RenderableType:
@@ -82,6 +84,8 @@ def summary(crowd: Crowd) -> RenderableType:
     table.add_row("players signed in", f"{counts[State.IN]} of {len(crowd.guests)}")
     if counts[State.LOST]:
         table.add_row("turned away", str(counts[State.LOST]), style="red")
+    for cause, count in crowd.causes.most_common():
+        table.add_row(f"  {cause}", str(count), style="red")
     for act, took_s in crowd.took_s.items():
         table.add_row(f"all {act.value}", f"{took_s:.1f} s")
     table.add_row("most in the waiting room", str(crowd.most_waiting))
@@ -89,8 +93,9 @@ def summary(crowd: Crowd) -> RenderableType:
     table.add_row("wait there, longest", _seconds(max(crowd.waits, default=None)))
     for tier, waits in crowd.waits_of.items():
         table.add_row(f"wait of {tier.value} players, average", _seconds(_mean(waits)))
-    pace = f"{crowd.overall_admitted_per_s:.1f} of {crowd.rate_per_s:.1f}"
-    table.add_row("admitted a second", pace)
+    pace = crowd.overall_admitted_per_s
+    told = "too few to tell" if pace is None else f"{pace:.1f} of {crowd.rate_per_s:.1f}"
+    table.add_row("admitted a second", told)
     return table
 
 
@@ -114,6 +119,18 @@ def _bar(state: State, count: int, total: int) -> Text:
     row.append("─" * (BAR - cells), "bright_black dim")
     row.append(f"{count:>6}", f"bold {colour}" if count else "dim")
     return row
+
+
+def _causes(crowd: Crowd) -> list[Text]:
+    """Why players were turned away, if any were: what happened most."""
+    return [
+        Text(f"{'':<{LABEL}}{_cause(crowd, cause)}", "red", no_wrap=True, overflow="ellipsis")
+        for cause, _ in crowd.causes.most_common(1)
+    ]
+
+
+def _cause(crowd: Crowd, cause: str) -> str:
+    return f"{crowd.causes[cause]} × {cause}"
 
 
 def _tiers(crowd: Crowd) -> Text:

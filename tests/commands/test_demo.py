@@ -91,7 +91,7 @@ def test_a_terminal_is_shown_a_picture(tmp_path: Path) -> None:
         shown = _read_until(ours, UP)
         assert "20 players log in with passwords" in shown
         assert "20 players come back at once" in shown
-        assert re.search(r"\w+ is in after \d+\.\d s", shown)
+        assert re.search(r"demo-\w+ is in after \d+\.\d s", shown)
         assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor hides, and comes back
         process.terminate()
         _read_until(ours, "redis has stopped")

@@ -109,6 +109,7 @@ class TestCrowd:
     def test_everybody_has_a_name_of_their_own(self) -> None:
         names = [guest.name for guest in Crowd(1000, 10).guests]
         assert len(set(names)) == 1000
+        assert all(name.startswith("demo-") for name in names)
         assert names[len(NAMES)] == f"{names[0]}-2"
 
     def test_it_counts_where_everybody_is(self) -> None:
@@ -135,6 +136,14 @@ class TestCrowd:
         crowd.is_admitted(crowd.guests[99])
         assert [len(waits) for waits in crowd.waits_of.values()] == [1, 0, 0]
 
+    def test_few_players_say_nothing_about_a_rate(self) -> None:
+        crowd = Crowd(21, 10)
+        assert crowd.overall_admitted_per_s is None
+        crowd.admissions = [number / 1000 for number in range(21)]
+        assert crowd.overall_admitted_per_s is None
+        crowd.admissions = [number / 10 for number in range(21)]
+        assert crowd.overall_admitted_per_s == pytest.approx(10)
+
     def test_who_is_lost_does_not_come_back(self) -> None:
         crowd = Crowd(2, 10)
         crowd.is_in(crowd.guests[0])
@@ -154,7 +163,8 @@ class TestPicture:
             crowd.waits_for_turn(guest, 5)
             crowd.is_in(guest)
             crowd.move(guest, state)
-        crowd.events.append("someone is turned away: " + "a long cause " * 20)
+        crowd.is_lost(crowd.guests[0], "a long cause " * 20)
+        crowd.move(crowd.guests[0], state)
         lines = drawn(crowd)
         assert {len(each) for each in lines} == {WIDTH}
         assert len(lines) <= 24
@@ -173,8 +183,13 @@ class TestPicture:
         console = Console(width=80)
         with console.capture() as captured:
             console.print(summary(crowd))
-        assert "1 of 2" in captured.get()
-        assert "turned away" in captured.get()
+        told = [each.split() for each in captured.get().splitlines()]
+        assert ["players", "signed", "in", "1", "of", "2"] in told
+        assert ["turned", "away", "1"] in told
+        assert ["no", "place", "1"] in told
+        assert ["admitted", "a", "second", "too", "few", "to", "tell"] in told
+        assert line(crowd).endswith("; turned away: 1 × no place")
+        assert any(each.startswith("│" + " " * 16 + "1 × no place ") for each in drawn(crowd))
 
 
 def test_help_names_the_commands(tmp_path: Path) -> None:
