@@ -38,7 +38,7 @@ STEP_ATTEMPTS = 5
 
 
 def node_queue(config: Config) -> QueueCreate:
-    """The message that creates the node's own queue, as the first seed document has it."""
+    """The message that creates the node's own queue: replies and events, before all else."""
     settings = config.socketd
     return queue_create(
         settings.server_id,
@@ -47,6 +47,20 @@ def node_queue(config: Config) -> QueueCreate:
         max_size=settings.queue_max_size,
         expire_s=settings.queue_expire_s,
         lane=Lane.HIGH,
+    )
+
+
+def identity(config: Config, boot_id: str) -> ServerStatus:
+    """What of a node's reports stays the same."""
+    settings = config.socketd
+    return ServerStatus(
+        event="",
+        server_id=settings.server_id,
+        boot_id=boot_id,
+        server_type="SOCKET",
+        queue_id=keys.node_queue(settings.server_id),
+        host=settings.host,
+        pid=os.getpid(),
     )
 
 
@@ -102,28 +116,14 @@ class Node:
         self._exporter = Exporter(config.metrics)
         self._exporter.add(lambda: process_figures(registry.traffic, loop_lag))
         self._exporter.add(lambda: node_figures(registry))
-        identity = ServerStatus(
-            event="",
-            server_id=settings.server_id,
-            boot_id=boot_id,
-            server_type="SOCKET",
-            queue_id=self._queue_id,
-            host=settings.host,
-            pid=os.getpid(),
-        )
         self._lease = ServerLease(self._redis, settings.server_id, boot_id, config.status.patience_s)
         reporter = Reporter(
             self._redis,
             self._lease,
-            identity,
+            identity(config, boot_id),
             self._outbox,
             loop_lag,
-            lambda: {
-                "connections": len(registry),
-                "port": self._door.port,
-                "metrics_port": self._exporter.port,
-                **registry.traffic.take()._asdict(),
-            },
+            lambda: self._figures(registry),
         )
         self._daemon = Daemon(
             settings.server_id,
@@ -145,6 +145,15 @@ class Node:
             await self._blocking.aclose()
             await self._wire.aclose()
             await self._redis.aclose()
+
+    def _figures(self, registry: Registry) -> dict[str, float]:
+        """What a report of this node says beyond what every process's does."""
+        return {
+            "connections": len(registry),
+            "port": self._door.port,
+            "metrics_port": self._exporter.port,
+            **registry.traffic.take()._asdict(),
+        }
 
     def _steps(self) -> list[Step]:
         return [

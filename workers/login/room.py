@@ -84,19 +84,63 @@ def assemble(process: WorkerProcess) -> Kind:
     # Registers the handlers, which need this module.
     from workers.login import permissions, registration, signing_in, waiting  # noqa: F401, PLC0415
 
-    config, redis, wire, outbox = process.config, process.redis, process.wire, process.outbox
+    config = process.config
     if not config.database.url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
-    secrets = process.secrets
     database = Database(config.database.url)
-    login = config.login
-    opens_at = opening_ms(login.opens_at)
+    opens_at = opening_ms(config.login.opens_at)
+    room = _room(process, database, opens_at)
+    settings, login = AdmissionSettings(process.wire), config.login
+    configure = partial(
+        settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
+    )
+    survey = Survey(room.tickets, process.outbox, room.admission, process.boot_id, settings, configure)
+    auditing = Auditing(room.audit, database, process.boot_id)
+    process.exporter.add(auditing.figures)
+    key_ring = KeyRing(database, process.secrets)
+
+    async def prepare_database() -> None:
+        await migrate(config.database.url)
+
+    async def open_key_ring() -> None:
+        await key_ring.open()
+        process.daemon.watch(key_ring.run(), "key ring")
+
+    async def read_policies() -> None:
+        await room.policies.recent()  # before a crowd comes of whom each would ask for them
+
+    async def register_handlers() -> None:
+        handlers.check()
+
+    async def start_admission() -> None:
+        process.daemon.watch(room.admission.run(), "admission")
+        process.daemon.watch(survey.run(), "survey")
+        process.daemon.watch(auditing.run(), "auditing")
+
+    async def stop_hashing() -> None:
+        room.hashing.close()
+
+    return Kind(
+        [request_intake(config, _requests(process, room), CONCURRENCY)],
+        before=[
+            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),
+            Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
+            Step("policies", read_policies, attempts=STEP_ATTEMPTS),
+            Step("handler registration", register_handlers),
+        ],
+        after=[Step("admission", start_admission)],
+    )
+
+
+def _room(process: WorkerProcess, database: Database, opens_at: int) -> LoginRoom:
+    config, redis, wire, secrets = process.config, process.redis, process.wire, process.secrets
+    login, limits = config.login, config.limits
     tickets = Tickets(wire, login.ticket_ttl_s, login.max_wait_factor, Draw(secrets, opens_at))
-    admission = Admission(tickets, outbox, config.login.finalize_deadline_s)
-    limits = config.limits
+    admission = Admission(tickets, process.outbox, login.finalize_deadline_s)
     users, groups = Users(database, redis, secrets), Groups(database, wire)
     policies, audit = PolicyWatch(Policies(database, wire)), Audit(wire)
-    room = LoginRoom(
+    return LoginRoom(
         config=config,
         users=users,
         groups=groups,
@@ -105,7 +149,7 @@ def assemble(process: WorkerProcess) -> Kind:
         permissions=Permissions(wire, policies, groups, users.role_of),
         audit=audit,
         tickets=tickets,
-        sessions=Sessions(wire, config.auth.refresh_token_ttl_s, config.login.ticket_ttl_s),
+        sessions=Sessions(wire, config.auth.refresh_token_ttl_s, login.ticket_ttl_s),
         board=MatchBoard(wire),
         tasks=Tasks(wire, QueueServer(redis), keep_s=config.portal.result_ttl_s),
         notifications=Notifications(database),
@@ -113,7 +157,7 @@ def assemble(process: WorkerProcess) -> Kind:
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),
         hashing=Hashing(config.auth, limits.passwords_per_ip),
         admission=admission,
-        overflow=Overflow(tickets, admission, config.login.max_queue_length),
+        overflow=Overflow(tickets, admission, login.max_queue_length),
         origins=Origins(secrets),
         caution=Caution(
             Logins(wire, limits.login_attempts_per_minute, limits.failed_logins_per_ip_per_minute),
@@ -126,46 +170,9 @@ def assemble(process: WorkerProcess) -> Kind:
             wire, "refused-registration", limits.refused_registrations_per_ip_per_hour, HOUR_S
         ),
     )
-    settings = AdmissionSettings(wire)
-    configure = partial(
-        settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
-    )
-    survey = Survey(tickets, outbox, admission, process.boot_id, settings, configure)
-    auditing = Auditing(audit, database, process.boot_id)
-    process.exporter.add(auditing.figures)
-    key_ring = KeyRing(database, secrets)
-    gate = Gate(Permissions(wire, policies, groups, users.role_of, WhenFull.COUNT))
-    requests = Requests(handlers, room, outbox, process.seals, gate.let_in)
 
-    async def prepare_database() -> None:
-        await migrate(config.database.url)
 
-    async def open_key_ring() -> None:
-        await key_ring.open()
-        process.daemon.watch(key_ring.run(), "key ring")
-
-    async def read_policies() -> None:
-        await policies.recent()  # before a crowd comes of whom each would ask for them
-
-    async def register_handlers() -> None:
-        handlers.check()
-
-    async def start_admission() -> None:
-        process.daemon.watch(admission.run(), "admission")
-        process.daemon.watch(survey.run(), "survey")
-        process.daemon.watch(auditing.run(), "auditing")
-
-    async def stop_hashing() -> None:
-        room.hashing.close()
-
-    return Kind(
-        [request_intake(config, requests, CONCURRENCY)],
-        before=[
-            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
-            Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),
-            Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
-            Step("policies", read_policies, attempts=STEP_ATTEMPTS),
-            Step("handler registration", register_handlers),
-        ],
-        after=[Step("admission", start_admission)],
-    )
+def _requests(process: WorkerProcess, room: LoginRoom) -> Requests[LoginRoom]:
+    """The way of requests to the handlers, past the gate."""
+    gate = Gate(Permissions(process.wire, room.policies, room.groups, room.users.role_of, WhenFull.COUNT))
+    return Requests(handlers, room, process.outbox, process.seals, gate.let_in)
