@@ -40,7 +40,7 @@ TIERS = ("VIP", "PREMIUM", "NORMAL")
 
 
 def tier_of(number: int) -> str:
-    """The tier of a player by number: of 100 one is a VIP and five are PREMIUM, as in the seed's 100,000."""
+    """The tier of a player by number: of 100, one is a VIP and five are PREMIUM."""
     if number % 100 == 0:
         return "VIP"
     return "PREMIUM" if number % 20 == 1 else "NORMAL"

@@ -30,10 +30,10 @@ RECEIVE_LIMIT_BYTES = 16 * 1024 * 1024
 """The longest frame taken from a server. Nodes send far shorter ones; this only bounds memory."""
 
 HELLO_LIMIT_BYTES = 8 * 1024
-"""What a node takes before it has said more (wire.md, "Frames")."""
+"""What a node takes before it has said more (docs/protocol.md, "Limits")."""
 
 SILENT_PERIODS = 3
-"""Keepalive periods without a byte after which a peer is dead (wire.md, "A connection's life")."""
+"""Keepalive periods without a byte after which a peer is dead (docs/protocol.md, "A connection's life")."""
 
 DECLARED: dict[type[Message], RequestType] = {declared.data: declared for declared in REQUESTS.values()}
 """Every request's declaration, by the type of its data."""

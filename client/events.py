@@ -13,7 +13,7 @@ class EventStream:
     """`async for event in stream`, for one reader.
 
     When more than `limit` events wait, the oldest are dropped and counted in `dropped`: events are
-    hints (wire.md, "Events"), and holding up the socket instead would hold up replies too.
+    hints (docs/protocol.md), and holding up the socket instead would hold up replies too.
     """
 
     __slots__ = ("_ended", "_error", "_events", "_waiter", "dropped")

@@ -17,7 +17,7 @@ Endpoint = tuple[str, int]
 """Host and port of a node."""
 
 RETRIED_STATUSES = frozenset({429, 503, 504})
-"""Refused for now, or outcome unknown: asked again with the same key (wire.md, "Envelopes")."""
+"""Refused for now, or outcome unknown: asked again with the same key (docs/protocol.md, "Messages")."""
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 20.0

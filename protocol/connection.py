@@ -19,7 +19,7 @@ MAX_ID = 2**63 - 1
 """Request ids are unsigned; this is the largest that every msgpack library can hold."""
 
 MAX_KEY_LENGTH = 64
-"""Characters of an idempotency key (wire.md, "Envelopes")."""
+"""Characters of an idempotency key (docs/protocol.md, "Limits")."""
 
 MAX_TYPE_LENGTH = 64
 

@@ -143,7 +143,7 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A process's report to the status manager (first seed document).
+    """A process's report to the status manager.
 
     `event` says what happened: server_starting, server_ready, server_heartbeat, server_draining,
     server_stopped, server_error. A heartbeat repeats the last announcement's `status_code` and `error`.
@@ -193,7 +193,7 @@ class QueueDefinition(msgspec.Struct, frozen=True, rename="camel", kw_only=True)
 
 
 class QueueCreate(msgspec.Struct, frozen=True, kw_only=True):
-    """The seed's `queue_create` message."""
+    """The message that creates a queue."""
 
     type: str = "queue_create"
     data: QueueDefinition

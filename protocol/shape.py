@@ -8,10 +8,10 @@ headers alone are walked first, and what is outside the limits is refused before
 from protocol.errors import ProtocolError
 
 MAX_DEPTH = 16
-"""Nesting that is taken from outside (wire.md, "Frames")."""
+"""Nesting that is taken from outside (docs/protocol.md, "Limits")."""
 
 MAX_LENGTH = 1024
-"""Entries of one map or array that are taken from outside (wire.md, "Frames")."""
+"""Entries of one map or array that are taken from outside (docs/protocol.md, "Limits")."""
 
 MAX_ENTRIES = 32 * MAX_LENGTH
 """Entries of all maps and arrays of a frame together: room for a thousand rows of thirty columns.

@@ -22,7 +22,7 @@ MOST_FAMILIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a session may do, as the seed's fields hold it: names joined by commas."""
+    """What a session may do, as Redis' fields hold it: names joined by commas."""
 
     role: str
     permissions: str

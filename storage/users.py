@@ -1,6 +1,6 @@
 """Accounts: SQL is the truth, a hash in Redis spares it a read per login.
 
-The cached hash holds the fields that the seed names, and `password_hash`: Redis stands behind the same
+The cached hash holds the fields that operators see, and `password_hash`: Redis stands behind the same
 wall as the database, a bcrypt hash is made to be seen, and in a rush one read per login is what the
 database would feel first. It lives for an hour, which is how long a change made by hand in SQL may take
 to be noticed; `functions/users.lua` says why a change made in `accounts.py` is noticed at once.
@@ -103,7 +103,7 @@ class Added:
 
 
 def fold(username: str) -> str:
-    """The user id that a username stands for, in lower case (wire.md; a username is ASCII)."""
+    """The user id that a username stands for, in lower case (a username is ASCII)."""
     return username.lower()
 
 

@@ -25,7 +25,7 @@ from workers.consumer import Settle
 log = structlog.get_logger(__name__)
 
 KEY_TTL_S = 600.0
-"""How long an idempotency key is remembered (wire.md, "Envelopes")."""
+"""How long an idempotency key is remembered (docs/protocol.md, "Messages")."""
 
 REDELIVERY_TTL_S = 60.0
 """How long a request without a key is: longer than it can still be delivered again."""

@@ -1,4 +1,4 @@
-"""Accounts, signing in and tokens (sections 1.1-1.4, 2.1, 2.2, 2.5 of the seed)."""
+"""Accounts, signing in and tokens (docs/protocol.md, "From login to game")."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Groups, policies and permissions (sections 1.9, 1.6 and 1.7 of the seed)."""
+"""Groups, policies and permissions (docs/operations.md, "Who may do what")."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

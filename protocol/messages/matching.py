@@ -1,4 +1,4 @@
-"""Finding opponents, and the sessions in which they play (section 3 of the seed)."""
+"""Finding opponents, and the sessions in which they play (docs/matching.md)."""
 
 from enum import Enum
 from typing import Annotated
@@ -16,7 +16,7 @@ from protocol.messages.declaration import Message, event, request
 from protocol.queues import Lane
 
 LONGEST_WAIT_S = 60
-"""Nobody waits for opponents longer (the seed's scenario for the watermelon game)."""
+"""Nobody waits for opponents longer; then they hear MATCH_TIMEOUT."""
 
 USUAL_PLAYERS, MOST_PLAYERS = 2, 8
 MOST_SCORE = 2**43

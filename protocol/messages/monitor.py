@@ -1,4 +1,4 @@
-"""What operators' programs hear: samples of the whole system, and alerts (section 6.4 of the seed)."""
+"""What operators' programs hear: samples of the whole system, and alerts (docs/operations.md)."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Slow work and notifications (section 5 of the seed)."""
+"""Slow work and notifications (docs/operations.md, "Tasks")."""
 
 from enum import Enum
 from typing import Annotated, Any

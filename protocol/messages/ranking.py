@@ -1,4 +1,4 @@
-"""Scores, boards and friends (section 4 of the seed)."""
+"""Scores, boards and friends (docs/ranking.md)."""
 
 from enum import Enum
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""The waiting room as its players see it (sections 2.3, 2.4, 2.6 of the seed)."""
+"""The waiting room as its players see it (docs/protocol.md, "From login to game")."""
 
 from enum import Enum
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Brings the number of workers to what operations has decided (section 6.3 of the seed)."""
+"""Brings the number of workers to what operations has decided (docs/operations.md)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence

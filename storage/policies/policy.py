@@ -71,7 +71,7 @@ def check(policy: Policy) -> None:
 
 
 def rules_to_json(rules: tuple[Rule, ...]) -> str:
-    """Rules as the seed's field holds them."""
+    """Rules as the cache's field `rules` holds them: in JSON."""
     return msgspec.json.encode(rules).decode()
 
 

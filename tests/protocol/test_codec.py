@@ -172,7 +172,7 @@ def refuse_extension(code: int, data: bytes) -> Any:
 
 
 def within_limits(value: Any, depth: int) -> bool:
-    """What wire.md says of nesting, lengths and keys, put as plainly as can be."""
+    """The limits of nesting, lengths and keys (docs/protocol.md), put as plainly as can be."""
     if not isinstance(value, list):
         return not isinstance(value, msgpack.Timestamp)
     if depth > MAX_DEPTH or len(value) > MAX_LENGTH:

@@ -97,7 +97,7 @@ def test_a_frame_alone_is_a_delivery() -> None:
     assert msgspec.msgpack.decode(msgpack.packb([5, b"frame"]), type=Delivery) == Delivery(5, b"frame")
 
 
-def test_a_queue_is_created_with_the_seed_s_message() -> None:
+def test_a_queue_is_created_with_its_message() -> None:
     message = queue_create(
         "SOCK001", "SOCK001_Q", QueueType.SOCKET_MESSAGE, max_size=10_000, expire_s=3600, lane=Lane.HIGH
     )

@@ -1,4 +1,4 @@
-"""The codes that clients meet are those of wire.md, with their statuses."""
+"""The codes that clients meet are those of docs/protocol.md, with their statuses."""
 
 from protocol.errors import BUSY, ERROR_KINDS, GoodbyeCode, ProtocolError, RequestError
 

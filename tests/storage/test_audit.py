@@ -76,7 +76,7 @@ def test_what_is_harmless_stays_as_it_is() -> None:
     assert as_field("a" * 200) == "a" * 127 + "…"
 
 
-async def test_a_line_is_as_the_seed_has_it(redis: Redis) -> None:
+async def test_a_line_has_the_fields_that_programs_read(redis: Redis) -> None:
     await Audit(redis).append([JOIN])
     (line,) = await Audit(redis).tail(10)
     assert LINE.match(line)

@@ -24,7 +24,7 @@ async def desk(pair: tuple[str, str]) -> AsyncIterator[Desk]:
         yield desk
 
 
-async def test_a_decision_is_kept_as_the_seed_has_it(desk: Desk) -> None:
+async def test_a_decision_is_kept_with_the_fields_that_programs_read(desk: Desk) -> None:
     await desk.policies.put(policy("policy123", allow("queue:join", "queue:login", 'user.role == "VIP"')))
     await desk.has("user123", "VIP")
     decision = await desk.permissions.check("user123", JOIN)

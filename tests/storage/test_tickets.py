@@ -105,7 +105,7 @@ async def test_a_repeat_in_a_crowded_room_is_answered_the_same(room: Room) -> No
 
 
 async def test_a_place_is_kept_from_when_its_player_was_last_seen(room: Room) -> None:
-    """900 s run from lastSeen (data.md, "What the seed leaves open", 2)."""
+    """900 s run from lastSeen (not from when it was issued)."""
     asker = room.asker()
     place = await room.login("ada", asker)
     await room.pass_time(TTL_S - 60)

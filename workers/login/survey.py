@@ -23,7 +23,7 @@ from workers.login.admission import Admission, tell_expired
 log = structlog.get_logger(__name__)
 
 LEAST_S = 1.9
-"""Between two updates of one player: the 2 s of wire.md, less what a walk may be early."""
+"""Between two updates of one player: the 2 s that players are promised, less what a walk may be early."""
 
 NEWS_S = 12.0
 """Who waits hears something after this time, if everything goes well: 3 s before the 15 that it may take."""

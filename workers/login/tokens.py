@@ -120,7 +120,7 @@ def token_hash(token: str) -> str:
 
 
 def names(joined: str) -> list[str]:
-    """The names in a comma-joined field of the seed's."""
+    """The names in a field that joins them by commas."""
     return [name for name in joined.split(",") if name]
 
 

@@ -1,7 +1,7 @@
 """Who meets whom: the players that wait for one kind of match, and the best matches among them.
 
-Pure: no input or output, and no clock; times are ms since the epoch and handed in. The rules are those of the
-seed's scenario for the watermelon game (same difficulty, level and region), widened with the waiting time:
+Pure: no input or output, and no clock; times are ms since the epoch and handed in. Players meet who
+want the same difficulty and are near in level and region, the less near the longer they have waited:
 
 - A match is searched around its oldest player: everybody in it is within so many levels of that one, and of
   one region unless the oldest has waited long enough for others. A player without a region fits any.

@@ -1,4 +1,7 @@
-"""Which queues consumers should take more from: the harder one is pressed, the more (section 6.2). Pure."""
+"""Which queues consumers should take more from: the harder one is pressed, the more. Pure.
+
+docs/operations.md, "Priorities", has the rule.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""How many workers of each kind there should be (section 6.3 of the seed). Pure.
+"""How many workers of each kind there should be (docs/operations.md, "Workers come and go"). Pure.
 
 By the load ratio: above 0.8 twice as many, above 0.6 half as many again, below 0.3 seven in ten of them. More
 come at once and fewer only after a while, one decision of a kind at a time, within bounds. A decision stands

@@ -1,4 +1,4 @@
-"""What in a sample is wrong: every limit of section 6.4 of the seed. Pure."""
+"""What in a sample is wrong: every limit of docs/operations.md, "Monitoring". Pure."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The kind `data_processing`: declared operations on a table, in a process of its own (5.2 of the seed).
+"""The kind `data_processing`: declared operations on a table, in a process of its own.
 
 Result: `{rowCount, columns, rows}`, or for what is too large for a message `{rowCount, columns, resultFile}`,
 a file of the user's in the format of the source. Its name is the task's, so doing it twice makes one file.

@@ -1,4 +1,4 @@
-"""The kind `file_upload`: makes one object of what has come, and checks it on the way (5.1 of the seed).
+"""The kind `file_upload`: makes one object of what has come, and checks it on the way.
 
 Result: `{fileId, fileName, size, sha256, contentType, path}`. The parts are removed once the file is noted in
 SQL, so a worker that dies at any point leaves what another needs.

@@ -1,4 +1,4 @@
-"""The kind `notification`: tells users something, in the game or by email (5.3 of the seed).
+"""The kind `notification`: tells users something, in the game or by email.
 
 Result: `{sentCount, failedCount, failed: [{userId, reason}]}`, of the failed at most a hundred. Who was told
 is kept with the task's id, so that a task which is done again tells nobody twice; by email only the one whose

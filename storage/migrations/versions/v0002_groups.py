@@ -10,7 +10,7 @@ from sqlalchemy.types import TypeEngine
 revision = "0002"
 down_revision = "0001"
 
-# The seed's example of a group (1.9) is "VIP Users" with these permissions.
+# The first group is "VIP Users" with these permissions.
 _DEFAULTS = (
     {
         "group_id": "VIP_Users",

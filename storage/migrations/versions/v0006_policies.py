@@ -11,8 +11,7 @@ from sqlalchemy.types import TypeEngine
 revision = "0006"
 down_revision = "0005"
 
-# "queue_priority" and the group names are the seed's (1.2, 1.9). What bearing ADMIN or GAME_SERVER is
-# good for is declared with each request; who bears them is decided here.
+# What bearing ADMIN or GAME_SERVER is good for is declared with each request; who bears them is decided here.
 _DEFAULTS = (
     {
         "policy_id": "queue-priority",

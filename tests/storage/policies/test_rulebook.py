@@ -178,7 +178,7 @@ def test_what_roles_are_good_for_by_default(action: str, resource: str, roles: s
 HEAD = '{"policyId": "p", "policyName": "P", "rules": '
 
 
-def test_a_policy_is_read_as_the_seed_has_it() -> None:
+def test_a_policy_is_read_as_it_is_written() -> None:
     read = parse(
         HEAD + '[{"action":"queue:join","resource":"queue:login","condition":"user.role == \\"VIP\\""}]}'
     )

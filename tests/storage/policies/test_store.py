@@ -86,7 +86,7 @@ async def test_what_must_not_cost_a_round_trip_sees_a_change_within_a_second(pol
     assert (await watch.recent()).decide(ANNA, JOIN).allowed
 
 
-async def test_the_cache_is_as_the_seed_has_it(policies: Policies, redis: Redis) -> None:
+async def test_the_cache_has_the_fields_that_programs_read(policies: Policies, redis: Redis) -> None:
     await policies.put(policy("policy123", allow("queue:join", "queue:login", 'user.role == "VIP"')))
     await policies.load()
     cached: Any = await redis.hgetall("iam:policies:policy123")
