@@ -10,7 +10,7 @@ import pytest
 
 from client.uploading import send_file
 from protocol.messages.portal import CancelTask, Status, Upload, Uploaded
-from tests.system.cluster import Cluster
+from tests.system.cluster import Cluster, eventually
 from tests.system.portal.asking import (
     CHUNK_BYTES,
     SUBMIT_FILE,
@@ -124,4 +124,4 @@ async def test_a_file_that_is_given_up_leaves_nothing(portal: Cluster, player: P
     assert (await ended(player, accepted.task_id)).status == "cancelled"
     await player.refused(CancelTask(task_id=accepted.task_id), "ALREADY_FINISHED")
     await player.refused(Upload(task_id=accepted.task_id, offset=1, chunk=b"x"), "ALREADY_FINISHED")
-    assert files_of(portal) == before
+    await eventually(lambda: files_of(portal) == before, "its bytes are removed")

@@ -1,4 +1,4 @@
-"""Section 5 of the seed as a client sees it: for each kind of task every change, as it happens."""
+"""Tasks as a client sees them: for each kind every change, as it happens."""
 
 import contextlib
 import hashlib
