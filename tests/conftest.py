@@ -8,6 +8,7 @@
 """
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ SERVER_FIXTURES = {
     "valkey_url", "redis7_url", "redis_url", "own_redis", "own_valkey", "mariadb_url", "own_mariadb",
 }  # fmt: skip
 
+DAY_S, LAST_S = 86_400, 60
+
 # How long an example takes depends on the machine, which is not what the tests are about. Where it is decided
 # whether a change lands (CI is set), all runs try the same examples; elsewhere each tries others.
 hypothesis.settings.register_profile("exploring", deadline=None, print_blob=True)
@@ -38,6 +41,14 @@ def patience(request: pytest.FixtureRequest) -> Iterator[None]:
         if not {"own_redis", "own_valkey"}.intersection(request.fixturenames):
             patch.setattr("storage.connections.ANSWER_TIMEOUT_S", 20.0)
         yield
+
+
+@pytest.fixture(autouse=True)
+def one_day(request: pytest.FixtureRequest) -> None:
+    """Boards and counts of a day begin anew at midnight (UTC), which no test of them reckons with."""
+    left_s = DAY_S - time.time() % DAY_S
+    if left_s < LAST_S and request.node.get_closest_marker("servers"):
+        time.sleep(left_s + 1)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], TimedLoop]]:
