@@ -49,7 +49,7 @@ async def test_fewer_workers_stay_while_there_is_little_to_do_and_every_request_
         await asyncio.sleep(0.05)
     guest.leave()
     assert logins(running) == ["login-1"]
-    assert "login-3 has stopped" in running.stdout
+    running.wait_for("login-3 has stopped")
     assert re.search(r"^login: \d workers, load \d+% is below 30%: \d; end login-\d", running.stdout, re.M)
     assert running.end() == 0
     assert running.left() == set()
