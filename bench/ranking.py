@@ -14,12 +14,19 @@ from statistics import median
 
 from bench import harness
 from bench.harness import Result, at_least, at_most, quantile, rounded
+from bench.hops import Hops
 from bench.ranking_data import MOST, Filled, fill
 from bench.ranking_load import Meter, Player, closed_loop, paced, sign_in
 from bench.ranking_stage import bare_per_s, processed_per_s
 from bench.system import Settings, System, running_system
 from protocol.messages import Message
-from protocol.messages.ranking import BoardType, GetRankings, SubmitScore
+from protocol.messages.ranking import (
+    BoardType,
+    GetRankings,
+    SubmitScore,
+    SubscribeRankings,
+    UnsubscribeRankings,
+)
 from storage.migrations import migrate
 
 TIME_LIMIT_S = 900.0
@@ -61,8 +68,8 @@ async def measure(options: Options) -> Result:
         meter = Meter()
         players = await sign_in(system, options.connections, meter)
         figures = _of_filled(filled, options) | _of_stages(ours, limit)
-        figures |= await _submissions(players, meter, options)
-        figures |= await _reads(players, meter, options)
+        figures |= await _submissions(system, players, meter, options)
+        figures |= await _reads(system, players, meter, options)
     return Result("ranking", figures, _goals(figures), machine)
 
 
@@ -87,16 +94,27 @@ def _better(chance: random.Random) -> Callable[[], Message]:
     return make
 
 
-async def _submissions(players: list[Player], meter: Meter, options: Options) -> dict[str, float]:
+async def _submissions(
+    system: System, players: list[Player], meter: Meter, options: Options
+) -> dict[str, float]:
     make = _better(random.Random(1))
+    hops, asked = Hops(system), sum(player.asked for player in players)
     per_s = await closed_loop(players, make, options.seconds, under_way=4)
+    figures = hops.each_us("submission", sum(player.asked for player in players) - asked)
+    players[0].ask(SubscribeRankings(type=BoardType.TOTAL))
     await paced(players, make, LOAD_SHARE * per_s, options.seconds)
+    players[0].ask(UnsubscribeRankings(type=BoardType.TOTAL))
     return {
+        **figures,
         "submissions_per_s": rounded(per_s),
         "submit_at_load_p50_ms": rounded(quantile(meter.took_s, 0.5) * 1000),
         "submit_at_load_p99_ms": rounded(quantile(meter.took_s, 0.99) * 1000),
         "lag_at_load_p50_ms": rounded(quantile(meter.lag_s, 0.5) * 1000),
         "lag_at_load_p99_ms": rounded(quantile(meter.lag_s, 0.99) * 1000),
+        "submit_to_update_at_load_p50_ms": rounded(quantile(meter.heard_s, 0.5) * 1000),
+        "submit_to_update_at_load_p99_ms": rounded(quantile(meter.heard_s, 0.99) * 1000),
+        "submit_to_subscriber_at_load_p50_ms": rounded(quantile(meter.spread_s, 0.5) * 1000),
+        "submit_to_subscriber_at_load_p99_ms": rounded(quantile(meter.spread_s, 0.99) * 1000),
         "lags": len(meter.lag_s),
         "refused": meter.refused,
     }
@@ -106,15 +124,17 @@ def _same(message: Message) -> Message:
     return message
 
 
-async def _reads(players: list[Player], meter: Meter, options: Options) -> dict[str, float]:
-    asked = {
+async def _reads(system: System, players: list[Player], meter: Meter, options: Options) -> dict[str, float]:
+    questions = {
         "top": GetRankings(type=BoardType.TOTAL),
         "around": GetRankings(type=BoardType.TOTAL, around=True, limit=11),
     }
     figures: dict[str, float] = {}
-    for name, message in asked.items():
+    for name, message in questions.items():
         for count in (PEER_CONNECTIONS, len(players)):
+            hops, asked = Hops(system), sum(player.asked for player in players)
             per_s = await closed_loop(players[:count], partial(_same, message), options.seconds)
+            figures |= hops.each_us(f"{name}_{count}", sum(player.asked for player in players) - asked)
             figures[f"{name}_{count}_connections_per_s"] = rounded(per_s)
             figures[f"{name}_{count}_connections_p50_ms"] = rounded(quantile(meter.took_s, 0.5) * 1000)
             figures[f"{name}_{count}_connections_p99_ms"] = rounded(quantile(meter.took_s, 0.99) * 1000)

@@ -16,6 +16,7 @@ from protocol.frames import FrameReader, frame
 from protocol.messages import REQUESTS, Message
 from protocol.messages.auth import Resume
 from protocol.messages.connection import PROTOCOL_VERSION, Hello
+from protocol.messages.ranking import BoardType, SubmitScore
 from runtime.secrets import Secrets
 from runtime.settings import AuthSettings
 from storage.servers import now_ms
@@ -38,17 +39,50 @@ class _Task(msgspec.Struct, rename="camel"):
     task_id: str = ""
 
 
+class _Place(msgspec.Struct):
+    score: int
+
+
+class _Update(msgspec.Struct, rename="camel"):
+    type: str
+    task_id: str = ""
+    rankings: list[_Place] = []
+
+
 _frames = msgspec.msgpack.Decoder(_Heard)
 _tasks = msgspec.msgpack.Decoder(_Task)
+_updates = msgspec.msgpack.Decoder(_Update)
 
 
 class Meter:
-    """How long answers took, and how long after its answer a score was visible, in seconds."""
+    """How long answers took, and how long after it was submitted (`heard_s`) and answered (`lag_s`) its player
+    heard that a score is on the boards, in seconds.
+
+    `asked` are scores and when they were submitted, `tops` the best scores that a subscriber heard of.
+    """
 
     def __init__(self) -> None:
         self.took_s: list[float] = []
         self.lag_s: list[float] = []
+        self.heard_s: list[float] = []
+        self.asked: list[tuple[int, float]] = []
+        self.tops: list[tuple[int, float]] = []
         self.refused = 0
+
+    @property
+    def spread_s(self) -> list[float]:
+        """How long after its submission a subscriber heard of a board with each score or a better one.
+
+        Of scores that are each better than all before, and of one subscriber.
+        """
+        tops, lags = sorted(self.tops), []
+        at = 0
+        for score, asked_s in sorted(self.asked):
+            while at < len(tops) and tops[at][0] < score:
+                at += 1
+            if at < len(tops):
+                lags.append(tops[at][1] - asked_s)
+        return lags
 
     def clear(self) -> None:
         """Begin anew."""
@@ -62,8 +96,8 @@ class Player(asyncio.Protocol):
         self._meter = meter
         self._frames = FrameReader(RECEIVE_LIMIT_BYTES)
         self._asked_s: dict[int, float] = {}
-        self._answered_s: dict[str, float] = {}
-        self._early: set[str] = set()
+        self._answered_s: dict[str, tuple[float, float]] = {}
+        self._early_s: dict[str, float] = {}
         self._id = 0
         self._make: Callable[[], Message] | None = None
         self._idle = asyncio.Event()
@@ -84,6 +118,11 @@ class Player(asyncio.Protocol):
         """Wait until everything has been answered."""
         await self._idle.wait()
 
+    @property
+    def asked(self) -> int:
+        """How many requests it has sent."""
+        return self._id
+
     def begin(self, make: Callable[[], Message], under_way: int) -> None:
         """Keep so many requests under way."""
         self._make = make
@@ -98,7 +137,9 @@ class Player(asyncio.Protocol):
         """Send one request."""
         self._id += 1
         self._idle.clear()
-        self._asked_s[self._id] = time.perf_counter()
+        self._asked_s[self._id] = now_s = time.perf_counter()
+        if isinstance(message, SubmitScore):
+            self._meter.asked.append((message.score, now_s))
         self._transport.write(frame(encode({"type": NAMES[type(message)], "id": self._id, "data": message})))
 
     # What the loop calls.
@@ -114,18 +155,16 @@ class Player(asyncio.Protocol):
             if heard.type == "reply":
                 self._answer(heard)
             elif heard.type == "RANKING_UPDATE":
-                self._visible(_tasks.decode(heard.data).task_id)
+                self._update(_updates.decode(heard.data))
 
     def _answer(self, heard: _Heard) -> None:
-        now_s = time.perf_counter()
-        self._meter.took_s.append(now_s - self._asked_s.pop(heard.id))
+        now_s, asked_s = time.perf_counter(), self._asked_s.pop(heard.id)
+        self._meter.took_s.append(now_s - asked_s)
         if heard.status == 202:
             task_id = _tasks.decode(heard.data).task_id
-            if task_id in self._early:
-                self._early.discard(task_id)
-                self._meter.lag_s.append(0.0)
-            else:
-                self._answered_s[task_id] = now_s
+            self._answered_s[task_id] = asked_s, now_s
+            if task_id in self._early_s:
+                self._visible(task_id, self._early_s.pop(task_id))
         elif heard.status != 200:
             self._meter.refused += 1
         if self._make is not None:
@@ -133,13 +172,20 @@ class Player(asyncio.Protocol):
         elif not self._asked_s:
             self._idle.set()
 
-    def _visible(self, task_id: str) -> None:
+    def _update(self, update: _Update) -> None:
         now_s = time.perf_counter()
-        answered_s = self._answered_s.pop(task_id, None)
-        if answered_s is None:
-            self._early.add(task_id)
-        else:
-            self._meter.lag_s.append(now_s - answered_s)
+        if update.rankings:
+            self._meter.tops.append((update.rankings[0].score, now_s))
+        elif update.type == BoardType.TOTAL.value:
+            self._visible(update.task_id, now_s)
+
+    def _visible(self, task_id: str, heard_s: float) -> None:
+        if task_id not in self._answered_s:
+            self._early_s[task_id] = heard_s
+            return
+        asked_s, answered_s = self._answered_s.pop(task_id)
+        self._meter.lag_s.append(max(0.0, heard_s - answered_s))
+        self._meter.heard_s.append(heard_s - asked_s)
 
 
 async def sign_in(system: System, count: int, meter: Meter) -> list[Player]:

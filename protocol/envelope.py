@@ -121,6 +121,7 @@ Change = SignIn | SignOut | Close | Watch | Join | Leave
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
     """A frame for one connection of a node, and what the node must change about the connection.
 
+    `frame` may be those of several events, one after the other.
     `answers` is the number of the request that the frame answers, None for an event. `once` names a
     fact that the connection should be told one time only: a second delivery with the connection's
     last `once` is dropped, so that what is told again after a crash is not seen twice. `user_id` is whom it

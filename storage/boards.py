@@ -4,7 +4,8 @@ SQL is the truth (`storage/scores.py`); a board can be rebuilt from it at any ti
 change is one Function in `functions/boards.lua`.
 """
 
-from collections.abc import Collection, Mapping, Sequence, Set
+import asyncio
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from protocol.messages.ranking import BoardType
@@ -20,6 +21,9 @@ LIBRARY = Library("boards")
 
 MOST_RAISED = 100
 """Scores of one game and day in one call: it keeps Redis for 2 ms then, and others wait meanwhile."""
+
+MOST_RANKED = 200
+"""Ranks that one call counts, for the same reason."""
 
 MOST_FILLED = 1000
 """Scores of one board in one call of `fill`, for the same reason."""
@@ -54,16 +58,32 @@ class Group(NamedTuple):
 
 
 class Raised(NamedTuple):
-    """A score that was written, and what its user had before on the all-time board of all games."""
+    """A score that was written, and what its user had before on the boards of all games.
+
+    `before` is in the order of BoardType; None is no score.
+    """
 
     user_id: str
     score: int
-    score_before: int | None
+    periods: Periods
+    before: Sequence[int | None]
+
+    @property
+    def score_before(self) -> int | None:
+        """What the user had on the all-time board of all games."""
+        return self.before[0]
 
     @property
     def has_risen(self) -> bool:
-        """Whether it is better than what was there."""
+        """Whether it is better than what was on that board."""
         return self.score_before is None or self.score > self.score_before
+
+    @property
+    def changed(self) -> Iterator[tuple[Board, int | None]]:
+        """The boards of all games on which the user has more than before, and what that was."""
+        for board_type, before in zip(BoardType, self.before, strict=True):
+            if before is None or self.score > before:
+                yield Board(self.periods[board_type]), before
 
 
 class Place(NamedTuple):
@@ -130,9 +150,9 @@ class Boards:
         if answer is None:
             raise RemovedLost
         return [
-            Raised(best.user_id, best.score, score_of(float(before)) if before else None)
+            Raised(best.user_id, best.score, group.periods, [_score(number) for number in before])
             for best, before in zip(scores, answer, strict=True)
-            if before != 0
+            if before
         ]
 
     async def fill(self, period: Period, game_types: Sequence[str | None], scores: Sequence[Best]) -> None:
@@ -184,9 +204,14 @@ class Boards:
         """Where a user stands. All that are asked for in one turn of the loop are read together."""
         return await self._standings.get((board, user_id)) or Standing(0)
 
-    async def ranks(self, board: Board, scores: Sequence[int]) -> list[int]:
-        """The ranks that scores have on a board, or would have."""
-        return list(await self._call("board_ranks", [board.key], scores)) if scores else []
+    async def ranks(self, wanted: Sequence[tuple[Board, int]]) -> list[int]:
+        """The ranks that scores have on boards, or would have."""
+        parts = [wanted[start : start + MOST_RANKED] for start in range(0, len(wanted), MOST_RANKED)]
+        calls = [
+            self._call("board_ranks", [board.key for board, _ in part], [score for _, score in part])
+            for part in parts
+        ]
+        return [rank for answer in await asyncio.gather(*calls) for rank in answer]
 
     async def take_changed(self, least_s: float) -> list[tuple[BoardType, str]]:
         """Boards of all games whose top has changed and was not taken within `least_s` seconds: type and
@@ -243,6 +268,10 @@ def _boards_of(group: Group) -> list[Board]:
     """All time, day, week and month of all games, then of the group's own."""
     periods = [group.periods[board_type] for board_type in BoardType]
     return [Board(period, game_type) for game_type in (None, group.game_type) for period in periods]
+
+
+def _score(number: bytes) -> int | None:
+    return score_of(float(number)) if number else None
 
 
 def _standing(answer: Sequence[Any]) -> Standing:

@@ -33,6 +33,9 @@ CACHE_LIFE_S = 60
 MARK_LIFE_S = 10
 """How long a reader's mark is kept: well above what a read from SQL may take."""
 
+MOST_OVERTAKING = 50
+"""Players whose friends one call looks at: it keeps Redis for a few ms then."""
+
 BOARD = keys.board(BoardType.TOTAL.value, ALL)
 
 
@@ -127,10 +130,17 @@ class Friends:
     async def overtake(self, raised: Sequence[Raised]) -> None:
         """Note whom these users have passed among their friends, for `take_overtaken`."""
         risen = {each.user_id: each for each in raised if each.has_risen}
-        missing = await self._overtake(list(risen.values()))
-        if missing:
-            # Those that somebody else fills meanwhile are not noted: the event is a hint.
-            await self._overtake([risen[user_id] for user_id in missing])
+        # Not from the cache: hardly anybody plays twice while it lives, and to fill it costs more.
+        found = await self._find(sorted(risen)) if risen else {}
+        names = [BOARD, keys.RANKING_OVERTAKEN, keys.RANKING_OVERTAKEN_DUE]
+        having = list(found)
+        for start in range(0, len(having), MOST_OVERTAKING):
+            args: list[Argument] = []
+            for user_id in having[start : start + MOST_OVERTAKING]:
+                each = risen[user_id]
+                before = -1 if each.score_before is None else each.score_before
+                args += [user_id, before, each.score, json.dumps(found[user_id])]
+            await self._call("friends_overtake", names, args)
 
     async def take_overtaken(self, most: int, gap_s: float) -> list[Overtook]:
         """Who is to hear now that a friend passed them; they hear of the next after `gap_s` seconds."""
@@ -141,22 +151,6 @@ class Friends:
             friend_id, score, rank = answer[i + 1].decode().split("|")
             taken.append(Overtook(answer[i].decode(), friend_id, int(score), int(rank)))
         return taken
-
-    async def _overtake(self, risen: Sequence[Raised]) -> list[str]:
-        """Note whom they passed. Answers those whose friends had to be read from SQL first."""
-        if not risen:
-            return []
-        mark = f"?{uuid4().hex}"
-        names = [BOARD, keys.RANKING_OVERTAKEN, keys.RANKING_OVERTAKEN_DUE]
-        args: list[Argument] = [mark, MARK_LIFE_S * 1000]
-        for each in risen:
-            names.append(keys.ranking_friends(each.user_id))
-            before = -1 if each.score_before is None else each.score_before
-            args += [each.user_id, before, each.score]
-        known = await self._call("friends_overtake", names, args)
-        missing = [each.user_id for each, is_known in zip(risen, known, strict=True) if not is_known]
-        await self._fill(missing, mark)
-        return missing
 
     async def _look_up(self, user_ids: Set[str]) -> dict[str, list[tuple[str, float | None]]]:
         found, missing = await self._read(list(user_ids))

@@ -36,10 +36,10 @@ class Telling:
             log.warning("cannot tell", cause=str(error))
             return {}
 
-    def tell_at(self, address: Address, user_id: str, event: Message) -> None:
-        """Send an event to a user who is present."""
-        delivery = Delivery(address.connection_id, event_frame(event), user_id=user_id)
-        self._outbox.deliver(address.server_id, delivery)
+    def tell_at(self, address: Address, user_id: str, *events: Message) -> None:
+        """Send events to a user who is present, in one delivery."""
+        frames = b"".join(map(event_frame, events))
+        self._outbox.deliver(address.server_id, Delivery(address.connection_id, frames, user_id=user_id))
 
     async def tell_all(self, events: Sequence[tuple[str, Message]]) -> None:
         """Send many users an event each, with one look-up; they are on their way when this returns."""

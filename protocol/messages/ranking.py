@@ -159,8 +159,10 @@ class ListFriends(Message, frozen=True):
 class RankingUpdate(Message, frozen=True):
     """Either a score of one's own has been processed, or a subscribed board's top 100 has changed.
 
-    The first has `taskId`, the submitted `score`, and the `rank` on the all-time board of all games after and
-    before it (`previousRank` is null for a first score). The second has `rankings`.
+    The first has `taskId`, the submitted `score`, and the `rank` on a board of all games after and before it
+    (`previousRank` is null for a first score). One comes for the all-time board, whether or not the score
+    changed it, and one for each of the boards of the day, week and month that it changed. The second has
+    `rankings`.
     """
 
     type: BoardType

@@ -41,33 +41,33 @@ end
 -- KEYS: removed, changed, the total, daily, weekly and monthly board of all games, and the same of the game.
 -- ARGV: names of day, week and month, ms at which their boards expire, then for each score user and numbers for total,
 -- daily, weekly and monthly.
--- Answers nothing when the set of the removed is lost, else for each score the number on the total board of all games
--- before, '' for none, or 0 where nothing was written.
+-- Answers nothing when the set of the removed is lost, else for each score 0 where nothing was written, or the numbers on
+-- the total, daily, weekly and monthly board of all games before, '' for none.
 local function raise(keys, args)
   redis.call('HLEN', keys[2])
   if redis.call('SCARD', keys[1]) == 0 then return nil end
   for i = 3, #keys do redis.call('ZCARD', keys[i]) end
-  local users, lists, highest, answers = {}, {{}, {}, {}, {}}, {-1, -1, -1, -1}, {}
-  for at = 7, #args, 5 do users[#users + 1] = args[at] end
-  local gone = redis.call('SMISMEMBER', keys[1], unpack(users))
-  local today, before = redis.call('ZMSCORE', keys[8], unpack(users)), redis.call('ZMSCORE', keys[3], unpack(users))
+  local users, rising, at, answers = {}, {}, {}, {}
+  for i = 7, #args, 5 do users[#users + 1] = args[i] end
+  local gone, today = redis.call('SMISMEMBER', keys[1], unpack(users)), redis.call('ZMSCORE', keys[8], unpack(users))
   for i, user in ipairs(users) do
-    local at = 2 + i * 5
-    if gone[i] == 1 or (today[i] and tonumber(today[i]) >= tonumber(args[at + 2])) then
-      answers[i] = 0
-    else
-      answers[i] = before[i] or ''
-      for kind = 1, 4 do
-        local number, list = args[at + kind], lists[kind]
-        list[#list + 1], list[#list + 2] = number, user
-        highest[kind] = math.max(highest[kind], tonumber(number))
-      end
+    answers[i] = 0
+    if gone[i] == 0 and not (today[i] and tonumber(today[i]) >= tonumber(args[i * 5 + 4])) then
+      answers[i], rising[#rising + 1], at[#at + 1] = {}, user, i
     end
   end
+  if #rising == 0 then return answers end
   local periods, expiries = {'all', args[1], args[2], args[3]}, {'0', args[4], args[5], args[6]}
-  for kind = 1, #lists[1] > 0 and 4 or 0 do
-    if write(keys[2 + kind], keys[6 + kind], expiries[kind], lists[kind]) > 0 then
-      note_change(keys[2 + kind], keys[2], TYPES[kind], periods[kind], highest[kind])
+  for kind = 1, 4 do
+    local before, list, highest = redis.call('ZMSCORE', keys[2 + kind], unpack(rising)), {}, -1
+    for j, user in ipairs(rising) do
+      local number = args[at[j] * 5 + 2 + kind]
+      answers[at[j]][kind] = before[j] or ''
+      list[2 * j - 1], list[2 * j] = number, user
+      highest = math.max(highest, tonumber(number))
+    end
+    if write(keys[2 + kind], keys[6 + kind], expiries[kind], list) > 0 then
+      note_change(keys[2 + kind], keys[2], TYPES[kind], periods[kind], highest)
     end
   end
   return answers
@@ -132,10 +132,11 @@ local function pages(keys, args)
   return answers
 end
 
--- The ranks that scores have on a board, or would have. KEYS: board. ARGV: scores. Answers the rank of each.
+-- The ranks that scores have on boards, or would have. KEYS: boards, which may come again. ARGV: a score for each.
+-- Answers the rank of each.
 local function ranks(keys, args)
   local answers = {}
-  for i, score in ipairs(args) do answers[i] = rank_of(keys[1], score) end
+  for i, score in ipairs(args) do answers[i] = rank_of(keys[i], score) end
   return answers
 end
 

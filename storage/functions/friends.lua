@@ -17,16 +17,6 @@ local function cached(key)
   return #members > 0 and members
 end
 
--- Leaves the reader's mark where sets are to be filled.
-local function mark_missing(keys, first, members, mark, mark_ms)
-  for i = first, #keys do
-    if not members[i] then
-      redis.call('ZADD', keys[i], 0, mark)
-      redis.call('PEXPIRE', keys[i], mark_ms, 'NX') -- marks of readers that failed must not keep one another alive
-    end
-  end
-end
-
 -- Friends and their numbers as they are now. KEYS: board, sets. ARGV: the reader's mark, how long marks are kept in ms.
 -- Answers for each set users and numbers or '' by turns, nothing for those that the reader is to fill.
 local function read(keys, args)
@@ -43,7 +33,12 @@ local function read(keys, args)
       answers[i - 1] = rows
     end
   end
-  mark_missing(keys, 2, members, args[1], args[2])
+  for i = 2, #keys do
+    if not members[i] then
+      redis.call('ZADD', keys[i], 0, args[1])
+      redis.call('PEXPIRE', keys[i], args[2], 'NX') -- marks of readers that failed must not keep one another alive
+    end
+  end
   return answers
 end
 
@@ -64,31 +59,24 @@ local function fill(keys, args)
 end
 
 -- Notes whom players have overtaken: friends whose score was at least theirs before and is less than theirs now.
--- KEYS: board, overtaken, due, sets. ARGV: the reader's mark, how long marks are kept in ms, then for each set user,
--- score before or -1 and score now. Answers for each set 1, or 0 for those that the reader is to fill.
+-- KEYS: board, overtaken, due. ARGV: for each player user, score before or -1, score now and their friends as JSON.
 local function overtake(keys, args)
   redis.call('ZCARD', keys[1])
   redis.call('HLEN', keys[2])
   redis.call('ZCARD', keys[3])
-  local now, members, answers = string.format('%.0f', now_ms()), {}, {}
-  for i = 4, #keys do members[i] = cached(keys[i]) end
-  for i = 4, #keys do
-    answers[i - 3] = members[i] and 1 or 0
-    if members[i] and #members[i] > 1 then
-      local at, rank = 3 + (i - 4) * 3, nil
-      local user, before, after = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
-      for j, number in ipairs(redis.call('ZMSCORE', keys[1], unpack(members[i]))) do
-        local score = number and math.floor(tonumber(number))
-        if score and score >= before and score < after and members[i][j] ~= user then
-          rank = rank or redis.call('ZCOUNT', keys[1], string.format('%.0f', after + 1), '+inf') + 1
-          redis.call('HSET', keys[2], members[i][j], user .. '|' .. args[at + 2] .. '|' .. rank)
-          redis.call('ZADD', keys[3], 'NX', now, members[i][j])
-        end
+  local now = string.format('%.0f', now_ms())
+  for at = 1, #args, 4 do
+    local user, before, after, rank = args[at], tonumber(args[at + 1]), tonumber(args[at + 2]), nil
+    local friends = cjson.decode(args[at + 3])
+    for j, number in ipairs(redis.call('ZMSCORE', keys[1], unpack(friends))) do
+      local score = number and math.floor(tonumber(number))
+      if score and score >= before and score < after then
+        rank = rank or redis.call('ZCOUNT', keys[1], string.format('%.0f', after + 1), '+inf') + 1
+        redis.call('HSET', keys[2], friends[j], user .. '|' .. args[at + 2] .. '|' .. rank)
+        redis.call('ZADD', keys[3], 'NX', now, friends[j])
       end
     end
   end
-  mark_missing(keys, 4, members, args[1], args[2])
-  return answers
 end
 
 -- Who is to hear now that a friend overtook them; they hear of nothing more for `gap` ms.

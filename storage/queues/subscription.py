@@ -27,8 +27,8 @@ class Subscription:
     """One consumer's reads from one or more queues.
 
     `queues` gives each queue's creation message and the weight by which the consumer's capacity is
-    shared while all have a backlog. `blocking` is a client of its own (`connect_blocking`) for the
-    reads that wait for up to `block_s` seconds. `group` is whose share of the entries this is part of.
+    shared while all have a backlog. `blocking` is a client of its own (`connect_blocking`) for
+    reads, which wait for up to `block_s` seconds. `group` is whose share of the entries this is part of.
     A read is never cancelled: cancel the reader between reads.
     """
 
@@ -129,7 +129,7 @@ class Subscription:
     async def _share(self, limit: int) -> list[Entry]:
         """What is there, shared between the queues by weight."""
         args = [*self._who, *self._shares(limit)]
-        answer = await LIBRARY.call(self._redis, "queue_read", self._ids, args)
+        answer = await LIBRARY.call(self._blocking, "queue_read", self._ids, args)
         return [entry for index, rows in answer for entry in self._entries(self._ids[index - 1], rows)]
 
     def _shares(self, limit: int) -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 
 from protocol.messages.ranking import BoardType
 from storage import keys
-from storage.boards import MOST_RAISED, Best, Board, Group, Place, Raised, RemovedLost, Standing
+from storage.boards import MOST_RAISED, MOST_RANKED, Best, Board, Group, Place, Raised, RemovedLost, Standing
 from storage.periods import ALL_TIME
 from storage.servers import now_ms
 from tests.storage.hall import DAY_MS, KEEP_PAST_S, Hall, Model, accepted, opened
@@ -70,15 +70,31 @@ async def test_what_was_written_is_told_with_what_was_there_before(hall: Hall) -
     await hall.raise_scores(("ada", 500, now), ("bob", 400, now))
     group = Group("suika", hall.calendar.periods(now), [Best("bob", 600, now), Best("cat", 100, now)])
     bob, cat = await hall.boards.raise_scores([group])
-    assert (bob, cat) == (Raised("bob", 600, 400), Raised("cat", 100, None))
+    assert bob == Raised("bob", 600, group.periods, [400] * 4)
+    assert cat == Raised("cat", 100, group.periods, [None] * 4)
     assert bob.has_risen
     assert cat.has_risen
     assert await hall.boards.raise_scores([group._replace(scores=[Best("bob", 1, now)])]) == []
     assert await hall.boards.raise_scores([group]) == []
     # Better than on another game's board of today, but not than ever.
     (chess,) = await hall.boards.raise_scores([Group("chess", group.periods, [Best("bob", 5, now)])])
-    assert (chess.score_before, chess.has_risen) == (600, False)
-    assert await hall.boards.ranks(TOTAL, [700, 600, 599, 500, 0]) == [1, 1, 2, 2, 4]
+    assert (chess.score_before, chess.has_risen, list(chess.changed)) == (600, False, [])
+    wanted = [(TOTAL, score) for score in (700, 600, 599, 500, 0)] * MOST_RANKED
+    assert await hall.boards.ranks(wanted) == [1, 1, 2, 2, 4] * MOST_RANKED
+
+
+async def test_what_a_score_changes_is_told_of_each_board(hall: Hall) -> None:
+    now = now_ms()
+    await hall.raise_scores(("ada", 500, now - 400 * DAY_MS))
+    periods = hall.calendar.periods(now)
+    group = Group("suika", periods, [Best("ada", 300, now)])
+    (ada,) = await hall.boards.raise_scores([group])
+    assert ada.before == [500, None, None, None]
+    boards = [Board(period) for period in (periods.day, periods.week, periods.month)]
+    assert list(ada.changed) == [(board, None) for board in boards]
+    (ada,) = await hall.boards.raise_scores([group._replace(scores=[Best("ada", 600, now)])])
+    assert list(ada.changed) == [(TOTAL, 500), *((board, 300) for board in boards)]
+    assert await hall.boards.ranks([(board, 600) for board in boards]) == [1, 1, 1]
 
 
 async def test_more_than_a_call_holds_is_written_in_several(hall: Hall) -> None:

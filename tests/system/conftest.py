@@ -24,6 +24,7 @@ from client import RequestFailed
 from protocol.messages.auth import Login
 from protocol.messages.connection import Goodbye, Ping
 from tests.conftest import run_redis
+from tests.servers import RedisKind
 from tests.system.cluster import Cluster, Settings
 from tests.system.guest import PASSWORD, Guest
 
@@ -60,11 +61,13 @@ def cluster(tmp_path: Path, valkey_url: str, sqlite_url: str) -> Iterator[Cluste
     yield from run_cluster(Cluster(tmp_path / "cluster", valkey_url, sqlite_url))
 
 
-def run_house(folder: Path, settings: Settings) -> Iterator[Cluster]:
-    """A cluster that may outlive tests which empty the shared stores: on a Valkey of its own."""
-    for redis in run_redis("valkey", folder / "redis"):
-        database_url = f"sqlite+aiosqlite:///{folder / 'lobbyd.sqlite3'}"
-        yield from run_cluster(Cluster(folder / "cluster", redis.url, database_url, settings))
+def run_house(
+    folder: Path, settings: Settings, kind: RedisKind = "valkey", database_url: str | None = None
+) -> Iterator[Cluster]:
+    """A cluster that may outlive tests which empty the shared stores: on a Redis of its own, and SQLite."""
+    for redis in run_redis(kind, folder / "redis"):
+        url = database_url or f"sqlite+aiosqlite:///{folder / 'lobbyd.sqlite3'}"
+        yield from run_cluster(Cluster(folder / "cluster", redis.url, url, settings))
 
 
 @pytest.fixture(scope="module")

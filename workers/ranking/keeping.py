@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 import structlog
 
-from protocol.messages.ranking import BoardType, RankingUpdate
-from storage.boards import Best, Board, Boards, Group, Raised, RemovedLost
+from storage.boards import Best, Boards, Group, Raised, RemovedLost
 from storage.errors import StoreAway
 from storage.friends import Friends
-from storage.periods import ALL, ALL_TIME, Calendar
+from storage.periods import ALL, Calendar
 from storage.queues import Entry
 from storage.removals import Removals
 from storage.scores import Accepted, Scores, SecondResults, decode_score
 from storage.servers import now_ms
 from workers.consumer import Settle
+from workers.ranking.updates import updates_of
 from workers.telling import Telling
 
 log = structlog.get_logger(__name__)
@@ -31,8 +31,6 @@ MOST_TOGETHER = 1000
 """Scores of one transaction: far below the database's time limit."""
 
 AWAY_PAUSE_S = 0.5
-
-ALL_GAMES = Board(ALL_TIME)
 
 BATCHES_AT_ONCE = 2
 """So that the database is at work on one while Redis is on the other."""
@@ -166,31 +164,14 @@ class Keeping:
                 await self._boards.remember_removed(await self._removals.all())
 
     async def _tell(self, batch: Sequence[Accepted], raised: Sequence[Raised]) -> None:
-        """Tell each score's user who is there their place on the all-time board of all games."""
+        """Tell the users who are there of their scores."""
         present = await self._telling.present({score.user_id for score in batch})
-        standings = await self._boards.standings([(ALL_GAMES, user_id) for user_id in present])
-        # As they would be now: of others in the same batch nobody can say who came first.
-        risen = {each.user_id: each.score_before for each in reversed(raised) if each.has_risen}
-        scores = sorted({score for score in risen.values() if score is not None})
-        ranks = dict(zip(scores, await self._boards.ranks(ALL_GAMES, scores), strict=True))
         for score in batch:
             log.debug("kept", trace_id=score.trace, task_id=score.task_id)
-            standing = standings.get((ALL_GAMES, score.user_id))
-            if standing is None or standing.rank is None:
-                continue
-            previous: int | None = standing.rank
-            if score.user_id in risen:
-                before = risen[score.user_id]
-                previous = None if before is None else ranks[before] - 1  # they have passed it themselves
-            update = RankingUpdate(
-                type=BoardType.TOTAL,
-                period=ALL,
-                task_id=score.task_id,
-                score=score.score,
-                rank=standing.rank,
-                previous_rank=previous,
-            )
-            self._telling.tell_at(present[score.user_id], score.user_id, update)
+        there = [score for score in batch if score.user_id in present]
+        updates = await updates_of(self._boards, there, [one for one in raised if one.user_id in present])
+        for user_id, events in updates.items():
+            self._telling.tell_at(present[user_id], user_id, *events)
 
 
 def _better(one: Best | None, other: Best) -> Best:

@@ -1,7 +1,5 @@
 """Reading boards: `ranking.get`, `ranking.friends`, and who hears of their changes."""
 
-import asyncio
-
 from protocol.envelope import Join, Leave
 from protocol.errors import BUSY, BUSY_RETRY_MS, INVALID_REQUEST, USER_NOT_FOUND, RequestError
 from protocol.messages import Nothing
@@ -31,8 +29,9 @@ async def get(room: RankingRoom, call: Call[GetRankings]) -> Rankings:
     if call.data.around:
         rankings, standing = await _around(room, board, user_id, call.data.limit)
     else:
-        page = Page(board, call.data.offset, call.data.limit)
-        rankings, standing = await asyncio.gather(room.pages.get(page), room.boards.standing(board, user_id))
+        reading = room.pages.recent(Page(board, call.data.offset, call.data.limit))
+        standing = await room.boards.standing(board, user_id)
+        rankings = await reading
     if standing.players == 0 and board.period.is_over(now_ms()):
         rankings, standing = await _past(room, board, user_id, call.data)
     return Rankings(
