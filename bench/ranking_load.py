@@ -55,8 +55,8 @@ _updates = msgspec.msgpack.Decoder(_Update)
 
 
 class Meter:
-    """How long answers took, and how long after it was submitted (`heard_s`) and answered (`lag_s`) its player
-    heard that a score is on the boards, in seconds.
+    """How long answers took, and how long after it was submitted (`heard_s`) and answered (`lag_s`) a score's
+    player heard that it is on the boards, in seconds.
 
     `asked` are scores and when they were submitted, `tops` the best scores that a subscriber heard of.
     """
