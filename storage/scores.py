@@ -60,9 +60,12 @@ decode_score = _decoder.decode
 """The score in an entry of the queue."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Submission:
-    """A score to be accepted, and where the first answer to its request is kept."""
+    """A score to be accepted, and where the first answer to its request is kept.
+
+    Told apart by identity: repeats are found by their records.
+    """
 
     accepted: Accepted
     record: Record

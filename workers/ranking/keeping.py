@@ -30,6 +30,10 @@ log = structlog.get_logger(__name__)
 MOST_TOGETHER = 1000
 """Scores of one transaction: far below the database's time limit."""
 
+GATHER_S = 0.05
+"""How long a batch waits for company: a score has a second to become visible, and a batch of one costs nearly
+as much as one of a hundred."""
+
 AWAY_PAUSE_S = 0.5
 
 BATCHES_AT_ONCE = 2
@@ -81,6 +85,8 @@ class Keeping:
     async def _run(self) -> None:
         while True:
             await self._gathered.wait()
+            if len(self._held) < MOST_TOGETHER:
+                await asyncio.sleep(GATHER_S)
             batch, self._held = self._held[:MOST_TOGETHER], self._held[MOST_TOGETHER:]
             if not self._held:
                 self._gathered.clear()

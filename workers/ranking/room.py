@@ -76,37 +76,19 @@ def assemble(process: WorkerProcess) -> Kind:
     # Registers the handlers, which need this module.
     from workers.ranking import befriending, reading, submitting  # noqa: F401, PLC0415
 
-    config, wire, outbox = process.config, process.wire, process.outbox
-    if not config.database.url:
+    url = process.config.database.url
+    if not url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
-    settings = config.ranking
-    database = Database(config.database.url)
-    slow_database = Database(config.database.url, pool_size=1, time_limit_s=FREEZING_LIMIT_S)
-    calendar = calendar_of(settings)
-    boards = Boards(wire, settings.keep_past_s)
-    scores, nicknames = Scores(database), Nicknames(database, wire)
-    friends = Friends(database, wire, settings.max_friends)
-    telling = Telling(Whereabouts(wire), outbox)
-    room = RankingRoom(
-        settings=settings,
-        calendar=calendar,
-        submissions=Submissions(wire),
-        scores=scores,
-        boards=boards,
-        past=PastBoards(database),
-        friends=friends,
-        nicknames=nicknames,
-        pages=Pages(boards, nicknames),
-        games=Games(database),
-        matches=MatchBoard(wire),
-        gate=open_gate(database, process.redis, wire, process.secrets),
-    )
-    keeping = Keeping(scores, Removals(database), boards, friends, calendar, telling)
-    spreading = Spreading(boards, friends, room.pages, calendar, telling)
-    freezing = Freezing(PastBoards(slow_database), calendar)
+    database = Database(url)
+    slow_database = Database(url, pool_size=1, time_limit_s=FREEZING_LIMIT_S)
+    room = _room(process, database)
+    telling = Telling(Whereabouts(process.wire), process.outbox)
+    keeping = Keeping(room.scores, Removals(database), room.boards, room.friends, room.calendar, telling)
+    spreading = Spreading(room.boards, room.friends, room.pages, room.calendar, telling)
+    freezing = Freezing(PastBoards(slow_database), room.calendar)
 
     async def prepare_database() -> None:
-        await migrate(config.database.url)
+        await migrate(url)
 
     async def close_databases() -> None:
         await database.close()
@@ -123,13 +105,8 @@ def assemble(process: WorkerProcess) -> Kind:
         process.daemon.watch(spreading.run_overtaken(), "overtaken")
         process.daemon.watch(freezing.run(), "freezing")
 
-    requests = Requests(handlers, room, outbox, process.seals, room.gate.let_in)
     return Kind(
-        intakes=[
-            request_intake(config, requests, CONCURRENCY),
-            _scores_intake(config, keeping),
-            bus_intake("ranking", Results(room).hear, RESULTS_HELD),
-        ],
+        intakes=_intakes(process, room, keeping),
         before=[
             Step("database", prepare_database, close_databases, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
@@ -137,6 +114,34 @@ def assemble(process: WorkerProcess) -> Kind:
         ],
         after=[Step("spreading", start_spreading)],
     )
+
+
+def _room(process: WorkerProcess, database: Database) -> RankingRoom:
+    settings, wire = process.config.ranking, process.wire
+    boards, nicknames = Boards(wire, settings.keep_past_s), Nicknames(database, wire)
+    return RankingRoom(
+        settings=settings,
+        calendar=calendar_of(settings),
+        submissions=Submissions(wire),
+        scores=Scores(database),
+        boards=boards,
+        past=PastBoards(database),
+        friends=Friends(database, wire, settings.max_friends),
+        nicknames=nicknames,
+        pages=Pages(boards, nicknames),
+        games=Games(database),
+        matches=MatchBoard(wire),
+        gate=open_gate(database, process.redis, wire, process.secrets),
+    )
+
+
+def _intakes(process: WorkerProcess, room: RankingRoom, keeping: Keeping) -> list[Intake]:
+    requests = Requests(handlers, room, process.outbox, process.seals, room.gate.let_in)
+    return [
+        request_intake(process.config, requests, CONCURRENCY),
+        _scores_intake(process.config, keeping),
+        bus_intake("ranking", Results(room).hear, RESULTS_HELD),
+    ]
 
 
 def _scores_intake(config: Config, keeping: Keeping) -> Intake:
