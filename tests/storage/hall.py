@@ -103,6 +103,10 @@ class Model:
         if score not in self._all:
             self._all.append(score)
 
+    def __len__(self) -> int:
+        """How many scores there are."""
+        return len(self._all)
+
     def places(
         self, period: Period, game_type: str | None = None, without: Iterable[str] = ()
     ) -> list[Place]:

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -11,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from protocol.codec import encode
 from protocol.messages.ranking import BoardType
-from storage.boards import Board
+from storage import keys
+from storage.boards import Board, Boards, Page
 from storage.errors import StoreAway
-from storage.periods import ALL_TIME
+from storage.periods import ALL_TIME, Calendar
 from storage.queues import Entry
 from storage.scores import Accepted
 from storage.servers import now_ms
@@ -209,3 +212,30 @@ async def test_a_redis_that_lost_its_data_learns_again_who_is_removed(hall: Hall
     await keeping.keep([accepted(1, "eve", 99, now), accepted(2, "ada", 5, now)])
     assert await hall.kept() == 2
     assert [place.user_id for place in await hall.places(Board(ALL_TIME))] == ["ada"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "day", "week", "month"),
+    [
+        ("2024-12-29T23:59:59.999", "20241229", "2024W52", "202412"),
+        ("2024-12-30T00:00:00.000", "20241230", "2025W01", "202412"),
+        ("2024-12-31T23:59:59.999", "20241231", "2025W01", "202412"),
+        ("2025-01-01T00:00:00.000", "20250101", "2025W01", "202501"),
+        ("2021-01-03T23:59:59.999", "20210103", "2020W53", "202101"),
+    ],
+)
+async def test_at_the_edges_of_a_year_a_score_is_on_the_boards_of_its_periods(
+    hall: Hall, moment: str, day: str, week: str, month: str
+) -> None:
+    zone = ZoneInfo("Asia/Seoul")
+    hall.calendar, hall.boards = Calendar("Asia/Seoul"), Boards(hall.wire, 10**9)
+    at_ms = round(datetime.fromisoformat(moment).replace(tzinfo=zone).timestamp() * 1000)
+    await keeping_in(hall).keep([accepted(1, "ada", 5, at_ms)])
+    names = {name.decode() for name in await hall.wire.execute_command("KEYS", "ranking:*:*")}
+    periods = {"total": "all", "daily": day, "weekly": week, "monthly": month}
+    boards = {keys.board(board_type, period) for board_type, period in periods.items()}
+    assert names == boards | {f"{board}:suika" for board in boards}
+    for name in (day, week, month):
+        period = hall.calendar.ending(name)
+        await hall.past.freeze(Board(period), hall.calendar.days(period))
+        assert await hall.past.page(Page(Board(period), 0, 9)) == await hall.places(Board(period))

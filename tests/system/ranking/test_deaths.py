@@ -1,13 +1,18 @@
 """Ranking workers that die between each two of their steps, by SIGKILL: every accepted score counts once."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from protocol.envelope import queue_create
 from protocol.messages.ranking import BoardType
+from protocol.queues import QueueType
 from storage import keys
 from storage.boards import Board
+from storage.connections import connect
+from storage.queues import QueueServer
 from storage.scores import Submission, Submissions
 from storage.servers import now_ms
 from storage.tickets import Record
@@ -56,24 +61,26 @@ async def hall(cluster: Cluster) -> AsyncIterator[Hall]:
 async def test_scores_count_once_wherever_their_worker_dies(cluster: Cluster, hall: Hall) -> None:
     cluster.settings["queues.lease_s"] = 0.5
     submissions, model, now = Submissions(hall.wire), Model(), now_ms()
+    message = queue_create("ranking", keys.SUBMITTED_SCORES, QueueType.JOB, max_size=100, expire_s=600)
+    async with connect(str(cluster.settings["redis.url"])) as redis:
+        await QueueServer(redis).create(message)
     cluster.start_worker("status")
-    cluster.start_worker("ranking", 1).end()  # so that there is a queue
     for index, step in enumerate(STEPS.values()):
         program = cluster.folder / f"dying{index}.py"
         program.write_text(DYING.format(step=step))
         for number in range(10 * index, 10 * index + 10):
             score = accepted(number, f"u{number % 7}", number * 7 % 11, now - number)
             model.add(score)
-            await submissions.accept(Submission(score, Record(score.task_id, 60)))
+            await submissions.accept(Submission(score, Record(score.task_id, 600)))
         dying = cluster.start_worker("ranking", 1, program=str(program), wait=False)
-        assert dying.wait() == -9
-        assert cluster.redis.xlen(keys.SUBMITTED_SCORES) == 10
-        healthy = cluster.start_worker("ranking", 2)
-        await eventually(lambda: not cluster.redis.xlen(keys.SUBMITTED_SCORES), "every score is kept")
-        assert healthy.end() == 0
-        assert await hall.kept() == 10 * index + 10
-        periods = hall.calendar.periods(now)
-        for board_type in BoardType:
-            for game_type in (None, "suika"):
-                board = Board(periods[board_type], game_type)
-                assert await hall.places(board) == model.places(board.period, game_type)
+        assert await asyncio.to_thread(dying.wait) == -9
+        assert cluster.redis.xlen(keys.SUBMITTED_SCORES) == len(model)
+    healthy = cluster.start_worker("ranking", 2)
+    await eventually(lambda: not cluster.redis.xlen(keys.SUBMITTED_SCORES), "every score is kept")
+    assert healthy.end() == 0
+    assert await hall.kept() == len(model)
+    periods = hall.calendar.periods(now)
+    for board_type in BoardType:
+        for game_type in (None, "suika"):
+            board = Board(periods[board_type], game_type)
+            assert await hall.places(board) == model.places(board.period, game_type)

@@ -1,0 +1,1 @@
+"""Scores, boards and friends as players meet them, over sockets and all the processes."""
