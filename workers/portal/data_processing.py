@@ -64,7 +64,7 @@ async def process_data(context: Context[PortalRoom], task: DataProcessing) -> di
         context.progress(10)
         settings = context.room.config.portal
         order = Order(kind, task.operation, settings.processing_memory_bytes, settings.processing_time_s)
-        found = await _crunch(order, folder)
+        found = await crunch_apart(order, folder)
         context.progress(90)
         result: dict[str, object] = {"rowCount": found.row_count, "columns": found.columns}
         if found.rows is not None:
@@ -90,7 +90,7 @@ async def _fetch(context: Context[PortalRoom], source: Source, path: Path) -> Fo
     return kind
 
 
-async def _crunch(order: Order, folder: Path) -> Found:
+async def crunch_apart(order: Order, folder: Path) -> Found:
     """Have the operation done by a process of its own. Raises Refused."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", crunching.__name__, str(folder)),

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from email.message import EmailMessage
+from email.utils import parseaddr
 from functools import partial
 from string import Template
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,8 @@ SUBJECT = Template("A message from $sender")
 BODY = Template("$nickname,\n\n$message\n\n$sender\n")
 TIMEOUT_S = 20.0
 PORTS = {"smtp": 587, "smtps": 465}
+
+NO_ADDRESS = "the address cannot be written to"
 
 
 class Mailer:
@@ -35,15 +38,16 @@ class Mailer:
                 yield user, await self._refusal(server, user, partial(self._write, task_id, sender, message))
 
     async def _refusal(self, server: SMTP, user: User, write: Callable[[User], EmailMessage]) -> str | None:
+        if parseaddr(user.email) != ("", user.email):
+            return NO_ADDRESS  # it reads as several, or as another's
         try:
-            # One mail has one recipient, whatever its header is taken for.
             await server.send_message(write(user), sender=self._sender_address, recipients=[user.email])
         except SMTPRecipientsRefused as error:
             return "; ".join(str(each) for each in error.recipients)
         except SMTPResponseException as error:
             return f"{error.code} {error.message}"
         except (SMTPNotSupported, ValueError) as error:
-            return f"The address cannot be written to: {error}"
+            return f"{NO_ADDRESS}: {error}"
         return None
 
     def _connection(self) -> SMTP:

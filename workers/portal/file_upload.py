@@ -5,6 +5,7 @@ SQL, so a worker that dies at any point leaves what another needs.
 """
 
 import asyncio
+import codecs
 import hashlib
 
 import filetype
@@ -74,7 +75,8 @@ async def _put_together(context: Context[PortalRoom], file: File) -> tuple[str, 
     async with objects.writing(file.object_name) as writer:
         piece = await objects.get(names[0]) if names else Bytes()
         for following in [*names[1:], None]:
-            head = head or bytes(memoryview(piece)[:SNIFFED_BYTES])
+            if len(head) < SNIFFED_BYTES:
+                head += bytes(memoryview(piece)[: SNIFFED_BYTES - len(head)])
             done += len(piece)
             # In a thread: at 1 GB/s a piece would keep the loop for a millisecond.
             digesting = asyncio.to_thread(digest.update, piece)
@@ -95,7 +97,7 @@ def sniff(head: bytes) -> str:
         return str(kind)
     try:
         # The last character may be cut.
-        head[:-3].decode() if len(head) >= SNIFFED_BYTES else head.decode()
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < SNIFFED_BYTES)
     except UnicodeDecodeError:
         return UNKNOWN
     return UNKNOWN if b"\0" in head else TEXT

@@ -19,11 +19,16 @@ from tests.system.conftest import run_house
 from tests.system.portal.asking import Office, Player, Raw, signed_in
 
 QUOTA_BYTES = 3_000_000
+PROCESSING_MEMORY_BYTES = 300_000_000
 
 
 @pytest.fixture(scope="module")
 def portal(servers_folder: Path) -> Iterator[Cluster]:
-    settings = {"portal.quota_bytes": QUOTA_BYTES, "queues.lease_s": 1}
+    settings = {
+        "portal.quota_bytes": QUOTA_BYTES,
+        "portal.processing_memory_bytes": PROCESSING_MEMORY_BYTES,
+        "queues.lease_s": 1,
+    }
     for cluster in run_house(servers_folder / uuid.uuid4().hex, settings):
         cluster.start()
         for number in (1, 2):

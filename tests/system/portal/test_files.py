@@ -56,19 +56,22 @@ async def test_a_file_comes_in_chunks_over_two_connections(portal: Cluster, play
     digest = hashlib.sha256(content).hexdigest()
     accepted = await submit(player, **SUBMIT_FILE, file_name="game.png", size=len(content), sha256=digest)
     assert accepted.upload_offset == 0
-
     sent = await send(player, accepted.task_id, content, 0)
     assert sent == Uploaded(upload_offset=CHUNK_BYTES, complete=False)
     assert await send(player, accepted.task_id, content, 0) == sent
-    off_by_one = Upload(task_id=accepted.task_id, offset=CHUNK_BYTES + 1, chunk=b"x")
-    refused = await player.refused(off_by_one, "WRONG_OFFSET")
-    assert str(CHUNK_BYTES) in refused.message
-    assert (await view(player, accepted.task_id)).upload_offset == CHUNK_BYTES
-    for offset in range(CHUNK_BYTES, len(content), CHUNK_BYTES):
-        last = await send(player, accepted.task_id, content, offset)
 
+    back = await Player.at(portal["SOCK001"].endpoint)
+    await back.resume(player.access_token)
+
+    off_by_one = Upload(task_id=accepted.task_id, offset=CHUNK_BYTES + 1, chunk=b"x")
+    refused = await back.refused(off_by_one, "WRONG_OFFSET")
+    assert str(CHUNK_BYTES) in refused.message
+    assert (await view(back, accepted.task_id)).upload_offset == CHUNK_BYTES
+    for offset in range(CHUNK_BYTES, len(content), CHUNK_BYTES):
+        last = await send(back, accepted.task_id, content, offset)
     assert last == Uploaded(upload_offset=len(content), complete=True)
-    assert (await ended(player, accepted.task_id)).result["sha256"] == digest
+    assert (await ended(back, accepted.task_id)).result["sha256"] == digest
+    back.leave()
 
 
 async def test_a_file_is_sent_several_chunks_at_a_time(player: Player) -> None:
@@ -125,3 +128,36 @@ async def test_a_file_that_is_given_up_leaves_nothing(portal: Cluster, player: P
     await player.refused(CancelTask(task_id=accepted.task_id), "ALREADY_FINISHED")
     await player.refused(Upload(task_id=accepted.task_id, offset=1, chunk=b"x"), "ALREADY_FINISHED")
     await eventually(lambda: files_of(portal) == before, "its bytes are removed")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "content_type"),
+    [
+        ("photo.png", b"\x89PNG\r\n\x1a\n" + bytes(100), "image/png"),
+        ("photo.png", b"MZ" + bytes(100), "application/x-msdownload"),
+        ("photo.png", b"<script>alert(1)</script>", "text/plain"),
+        ("notes.txt", b"%PDF-1.7\n" + bytes(100), "application/pdf"),
+        ("notes.txt", b"a\0b", "application/octet-stream"),
+        ("notes.txt", b"\xff\xfe\xfd", "application/octet-stream"),
+        ("rows.csv", b"PK\x03\x04" + bytes(100), "application/zip"),
+        ("virus.exe", "가나다".encode() * 4000, "text/plain"),
+        ("empty.png", b"", "text/plain"),
+    ],
+)
+async def test_the_type_is_told_by_the_bytes_and_not_by_the_name(
+    player: Player, name: str, content: bytes, content_type: str
+) -> None:
+    accepted = await submit(player, **SUBMIT_FILE, file_name=name, size=len(content), file_data=content)
+    assert (await ended(player, accepted.task_id)).result["contentType"] == content_type
+
+
+async def test_the_type_is_told_by_the_bytes_however_they_came(player: Player) -> None:
+    content = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    accepted = await submit(player, **SUBMIT_FILE, file_name="notes.txt", size=len(content))
+
+    for offset in range(0, 8, 2):
+        chunk = content[offset : offset + 2]
+        await player.ask(Upload(task_id=accepted.task_id, offset=offset, chunk=chunk))
+    await send(player, accepted.task_id, content, 8)
+
+    assert (await ended(player, accepted.task_id)).result["contentType"] == "image/png"

@@ -1,1 +1,1 @@
-"""Tests of the workers."""
+"""The portal worker's own parts."""
