@@ -24,6 +24,7 @@ from tests.servers import HOST, free_port
 
 START_DEADLINE_S = 90.0
 END_DEADLINE_S = 90.0
+OPERATION_S = 60.0
 POLL_S = 0.02
 
 SECRET = "a master secret that only the tests know"
@@ -280,6 +281,23 @@ class Cluster:
         """Each process's name and log, of those that were replaced too."""
         for process in self._all:
             yield f"{process.name} (process {process.pid})", process.log
+
+    # Operating.
+
+    def operate(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `lobbyctl` as the cluster's operator would."""
+        file = self.folder / "operator.toml"
+        file.touch()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("LOBBYD_")}
+        return subprocess.run(
+            [Path(sys.executable).with_name("lobbyctl"), *words, "--config", file],
+            env=environment | _variables(self.settings),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=OPERATION_S,
+            check=False,
+        )
 
     # Ending.
 
