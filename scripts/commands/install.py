@@ -47,7 +47,9 @@ def lay(prefix: Path) -> list[Path]:
     written.append(
         _write(etc / "polkit-1" / "rules.d" / "50-lobbyd.rules", _filled(SOURCES / "lobbyd.rules", {}))
     )
-    return written + _settings(etc / "lobbyd")
+    command = _write(prefix / "bin" / "lobbyctl", _filled(SOURCES / "lobbyctl", values))
+    command.chmod(0o755)
+    return [*written, command, *_settings(etc / "lobbyd")]
 
 
 def _names() -> list[str]:
@@ -56,11 +58,23 @@ def _names() -> list[str]:
 
 def _check_python() -> None:
     python = Path(sys.executable)
-    if any(python.is_relative_to(home) for home in HOMES):
+    home = _home_of(python)
+    if home is not None:
         raise ConfigError(
-            f"{python}: the units cannot see into {python.parents[-2]}. Put lobbyd where every user can "
+            f"{python}: the units cannot see into {home}. Put lobbyd where every user can "
             "read it, such as /opt/lobbyd, run scripts/setup there, and install from there."
         )
+    home = _home_of(python.resolve())
+    if home is not None:
+        raise ConfigError(
+            f"{python} is {python.resolve()}: the units cannot see into {home}. Install Python for all users "
+            "(Debian, Ubuntu: apt-get install python3 python3-venv), remove .venv, and run scripts/setup "
+            "with it first on PATH."
+        )
+
+
+def _home_of(path: Path) -> Path | None:
+    return next((home for home in HOMES if path.is_relative_to(home)), None)
 
 
 def _filled(source: Path, values: Mapping[str, str]) -> str:

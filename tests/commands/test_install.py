@@ -4,14 +4,17 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from runtime.config import load
 from runtime.secrets import Purpose, Secrets
 from scripts.commands import install
-from tests.commands.running import LOBBYCTL
+from storage import keys
+from tests.commands.running import LOBBYCTL, environment
 
 EXPOSURE_TENTHS = 20
 UNITS = ("lobbyd-scaling.service", "lobbyd-socketd@.service", "lobbyd-worker@.service")
@@ -45,7 +48,12 @@ def test_the_units_may_do_little(laid: Path, name: str) -> None:
 
 
 def test_nothing_is_left_to_be_filled_in(laid: Path) -> None:
-    for path in (*(laid / "lib").rglob("*.*"), *(laid / "etc" / "polkit-1").rglob("*.*")):
+    laid_out = (
+        *(laid / "lib").rglob("*.*"),
+        *(laid / "etc" / "polkit-1").rglob("*.*"),
+        laid / "bin" / "lobbyctl",
+    )
+    for path in laid_out:
         if path.is_file():
             assert re.findall("@[A-Z]+@", path.read_text()) == []
 
@@ -64,6 +72,36 @@ def test_the_settings_are_good_and_the_secret_is_nobody_else_s(laid: Path, tmp_p
     assert load(etc / "config.toml", environ=environ, overrides=[]).redis.url == "redis://127.0.0.1:6379/0"
     secrets = Secrets.load(config.auth, environ=environ, data_dir=None)
     assert secrets.keyed_hash(Purpose.ADDRESS, "somewhere")
+
+
+@pytest.mark.servers
+def test_operators_need_not_say_where_what_systemd_runs_is(
+    laid: Path, valkey_url: str, tmp_path: Path
+) -> None:
+    etc = laid / "etc" / "lobbyd"
+    (etc / "redis.url").write_text(f"{valkey_url}\n")
+    (etc / "database.url").write_text(f"sqlite+aiosqlite:///{tmp_path}/lobbyd.sqlite3\n")
+
+    def typed(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [laid / "bin" / "lobbyctl", *words],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+
+    paused = typed("admission", "pause", "--json")
+    assert paused.returncode == 0, paused.stderr
+    with Redis.from_url(valkey_url) as redis:
+        assert redis.hget(keys.PORTAL_CONFIG, "paused") == b"1"
+    found = {each["check"]: each for each in json.loads(typed("doctor", "--json").stdout)["found"]}
+    assert (found["redis"]["state"], found["secret"]["state"]) == ("ok", "warning")
+    (etc / "redis.url").unlink()
+    missing = typed("status")
+    assert (missing.returncode, "redis.url" in missing.stderr) == (1, True)
 
 
 def test_what_people_have_changed_stays(laid: Path) -> None:
@@ -86,6 +124,21 @@ def test_units_that_could_not_see_their_python_are_not_laid(
     assert install.lay_and_tell(tmp_path, as_json=False) == 2
     assert "such as /opt/lobbyd" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_python_that_lies_in_somebody_s_home_is_none_for_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, opt = tmp_path / "home", tmp_path / "opt"
+    for folder in (home, opt):
+        folder.mkdir()
+    (home / "python").write_text("")
+    (opt / "python").symlink_to(home / "python")
+    monkeypatch.setattr(install, "HOMES", (home,))
+    monkeypatch.setattr(sys, "executable", str(opt / "python"))
+    assert install.lay_and_tell(tmp_path / "prefix", as_json=False) == 2
+    assert "Install Python for all users" in capsys.readouterr().err
+    assert not (tmp_path / "prefix").exists()
 
 
 def test_where_nothing_may_be_written_that_is_said(tmp_path: Path) -> None:

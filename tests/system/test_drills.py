@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 QUICK = {"status.heartbeat_s": 0.5}
 BACK_WITHIN_S = 300.0
-"""Section 6.4 of the seed: recovery within five minutes."""
+"""Recovery within five minutes is what is promised."""
 
 
 def score_of(score: int) -> SubmitScore:
