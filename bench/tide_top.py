@@ -1,4 +1,4 @@
-"""A picture of the real `lobbyctl top` in a terminal of its own: Textual takes it, and ends the program."""
+"""A picture of the real `lobbyctl top` in a terminal of its own: Textual takes it."""
 
 import asyncio
 import fcntl
@@ -16,18 +16,12 @@ LOBBYCTL = str(Path(sys.executable).with_name("lobbyctl"))
 ROWS, COLUMNS = 46, 132
 AFTER_S = 4
 PATIENCE_S = 30.0
+LOOK_S = 0.2
 
 
 async def picture_of_top(data_dir: Path, file: Path) -> None:
     """Take it as SVG. Raises CannotMeasure where there is none in time."""
-    environ = {
-        **os.environ,
-        "TERM": "xterm-256color",
-        "COLORTERM": "truecolor",
-        "TEXTUAL_SCREENSHOT": str(AFTER_S),
-        "TEXTUAL_SCREENSHOT_LOCATION": str(file.parent),
-        "TEXTUAL_SCREENSHOT_FILENAME": file.name,
-    }
+    environ = _environ(file)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     loop = asyncio.get_running_loop()
@@ -37,15 +31,35 @@ async def picture_of_top(data_dir: Path, file: Path) -> None:
     )
     try:
         async with asyncio.timeout(PATIENCE_S):
-            await process.wait()
+            while not _is_whole(file):  # noqa: ASYNC110 - it happens in another process
+                await asyncio.sleep(LOOK_S)
     except TimeoutError:
-        process.kill()
         raise CannotMeasure(f"lobbyctl top took no picture within {PATIENCE_S:g} s") from None
     finally:
+        # It only looks on, and does not end by itself after a picture.
+        process.kill()
+        await process.wait()
         loop.remove_reader(ours)
         os.close(ours)
         os.close(theirs)
     _without_fonts(file)
+
+
+def _environ(file: Path) -> dict[str, str]:
+    """What has Textual take a picture into this file, where there is none any more."""
+    file.unlink(missing_ok=True)
+    return {
+        **os.environ,
+        "TERM": "xterm-256color",
+        "COLORTERM": "truecolor",
+        "TEXTUAL_SCREENSHOT": str(AFTER_S),
+        "TEXTUAL_SCREENSHOT_LOCATION": str(file.parent),
+        "TEXTUAL_SCREENSHOT_FILENAME": file.name,
+    }
+
+
+def _is_whole(file: Path) -> bool:
+    return file.exists() and file.read_text("utf-8").rstrip().endswith("</svg>")
 
 
 def _without_fonts(file: Path) -> None:
