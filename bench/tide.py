@@ -37,14 +37,14 @@ from storage.tables import users
 
 KIND = "login"
 CALM, PEAK = 2.0, 32.0
-SHAPE = ((0.0, CALM), (15.0, CALM), (45.0, PEAK), (70.0, PEAK), (95.0, CALM), (150.0, CALM))
+SHAPE = ((0.0, CALM), (15.0, CALM), (25.0, PEAK), (70.0, PEAK), (90.0, CALM), (150.0, CALM))
 """The load in accounts a second, by seconds; in between it is a straight line."""
 
 CONNECTIONS = 8
 PATIENCE_S = 60.0
 AGAIN_S = 0.5
 LOOK_S = 0.5
-PICTURE_AT_S = 60.0
+PICTURES_AT_S = {"flood": 55.0, "ebb": 138.0}
 TIME_LIMIT_S = 300.0
 
 SETTINGS = {
@@ -117,7 +117,7 @@ async def measure(plot: Path | None, top: Path | None) -> Result:
     async with system() as (endpoints, data_dir), connect(endpoints.redis) as redis:
         began_s = time.monotonic()
         looking = asyncio.create_task(_look(redis, tide, began_s))
-        picturing = asyncio.create_task(_picture(data_dir, top)) if top is not None else None
+        picturing = asyncio.create_task(_picture(data_dir, top, began_s)) if top is not None else None
         try:
             await _flow(endpoints, tide, began_s)
         finally:
@@ -248,9 +248,10 @@ async def _look(redis: Redis, tide: Tide, began_s: float) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-async def _picture(data_dir: Path, file: Path) -> None:
-    await asyncio.sleep(PICTURE_AT_S)
-    await picture_of_top(data_dir, file)
+async def _picture(data_dir: Path, folder: Path, began_s: float) -> None:
+    for name, at_s in PICTURES_AT_S.items():
+        await asyncio.sleep(began_s + at_s - time.monotonic())
+        await picture_of_top(data_dir, folder / f"top-at-{name}.svg")
 
 
 async def _accounts(url: str) -> int:
@@ -269,6 +270,8 @@ async def _accounts(url: str) -> int:
 if __name__ == "__main__":
     arguments = harness.arguments("tide", __doc__.split("\n")[0])
     arguments.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw what happened")
-    arguments.add_argument("--top", type=Path, metavar="FILE.svg", help="picture `lobbyctl top` at the flood")
+    arguments.add_argument(
+        "--top", type=Path, metavar="FOLDER", help="picture `lobbyctl top` at flood and at ebb there"
+    )
     given = arguments.parse_args()
     harness.main(lambda: measure(given.plot, given.top), as_json=given.json, time_limit_s=TIME_LIMIT_S)

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.harness import CannotMeasure
 
 LOBBYCTL = str(Path(sys.executable).with_name("lobbyctl"))
-ROWS, COLUMNS = 46, 132
+ROWS, COLUMNS = 44, 120
 AFTER_S = 4
 PATIENCE_S = 30.0
 LOOK_S = 0.2
