@@ -1,10 +1,22 @@
 """The tide as a drawing in plain SVG: what was asked, the load of the workers, and how many there were."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from bench.rush_plot import COLOURS, GAP, LEFT, PANEL_HEIGHT, RATE_COLOUR, WIDTH, Panel, Points, svg_text
+from bench.rush_plot import (
+    COLOURS,
+    GAP,
+    LEFT,
+    PANEL_HEIGHT,
+    RATE_COLOUR,
+    TICKS,
+    WIDTH,
+    Panel,
+    Points,
+    svg_text,
+)
 
 if TYPE_CHECKING:
     from bench.tide import Tide
@@ -58,7 +70,8 @@ def _load(tide: "Tide", end_s: float) -> Panel:
 
 
 def _workers(tide: "Tide", end_s: float) -> Panel:
-    panel = Panel(2, "login workers", (0, end_s), max(max(look.workers, look.wanted) for look in tide.looks))
+    most = max(max(look.workers, look.wanted) for look in tide.looks)
+    panel = Panel(2, "login workers", (0, end_s), TICKS * math.ceil(most / TICKS))
     panel.line(_steps([(look.at_s, look.wanted) for look in tide.looks]), COLOURS[2])
     panel.line(_steps([(look.at_s, look.workers) for look in tide.looks]), COLOURS[0])
     panel.legend([("wanted", COLOURS[2]), ("READY", COLOURS[0])])
