@@ -37,8 +37,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     own for this request, never used twice. `trace_id` names the request among all, and is the same
     when it is delivered again; what `trace_of` takes of it is that of its player's whole stay. `peer` is the
     player's address once a confidential request is opened, and empty in any other: who needs it declares the
-    request confidential. `key` is the client's idempotency key. `user_id` and `roles` are those of the
-    signed-in connection.
+    request confidential. `key` is the client's idempotency key. `user_id` is that of the signed-in
+    connection.
     """
 
     type: str
@@ -52,7 +52,6 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
     peer: str
     key: str | None = None
     user_id: str | None = None
-    roles: tuple[str, ...] = ()
 
     @property
     def seal_context(self) -> bytes:
@@ -76,7 +75,6 @@ class SignIn(msgspec.Struct, frozen=True, array_like=True, tag="in"):
     """The connection belongs to this user from now on. `trace` is that of the stay, "" while unknown."""
 
     user_id: str
-    roles: tuple[str, ...]
     trace: str = ""
 
 

@@ -49,7 +49,6 @@ class Connection(asyncio.Protocol):
         "last_sent_s",
         "opened_s",
         "peer",
-        "roles",
         "ticket",
         "trace",
         "undelivered",
@@ -68,7 +67,6 @@ class Connection(asyncio.Protocol):
         self.closing = False
         self.due = 0
         self.user_id: str | None = None
-        self.roles: tuple[str, ...] = ()
         self.in_flight: set[int] = set()
         self.last_once: str | None = None
         self.ticket: str | None = None
@@ -153,18 +151,18 @@ class Connection(asyncio.Protocol):
         self.greeted = True
         self._door.greeted(self)
 
-    def sign_in(self, user_id: str, roles: tuple[str, ...], trace: str) -> None:
+    def sign_in(self, user_id: str, trace: str) -> None:
         """The connection is this user's from now on, with the larger frames of a signed-in user."""
         self._let_go_of_user()
         self._user_bucket = self._door.users.take_up(user_id, self._door.now_s())
-        self.user_id, self.roles, self.ticket = user_id, roles, None
+        self.user_id, self.ticket = user_id, None
         self.trace = trace or self.trace
         self._protocol.set_limit(self._door.limits.max_frame_bytes)
 
     def sign_out(self) -> None:
         """The connection is nobody's from now on."""
         self._let_go_of_user()
-        self.user_id, self.roles, self.trace = None, (), ""
+        self.user_id, self.trace = None, ""
         self._protocol.set_limit(self._door.limits.max_frame_bytes_before_sign_in)
 
     def close(self, code: GoodbyeCode, message: str | None = None, retry_after_ms: int | None = None) -> None:

@@ -108,7 +108,6 @@ class Dispatcher:
             peer="",
             key=request.key,
             user_id=connection.user_id,
-            roles=connection.roles,
         )
         log.debug("request", type=declared.name, trace_id=connection.trace, connection=connection.id)
         if declared.confidential:

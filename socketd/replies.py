@@ -162,8 +162,8 @@ class Replies:
 
     def _change(self, connection: Connection, delivery: Delivery) -> None:
         match delivery.change:
-            case SignIn(user_id, roles, trace):
-                connection.sign_in(user_id, roles, trace)
+            case SignIn(user_id, trace):
+                connection.sign_in(user_id, trace)
             case SignOut(user_id) if connection.user_id == user_id:
                 connection.sign_out()
                 self._registry.leave_all(connection)

@@ -30,7 +30,7 @@ GAME_SERVER = "GAME_SERVER"
 """The role of a game's server."""
 
 TRUSTED = frozenset({ADMIN, GAME_SERVER})
-"""The roles of trust: whoever loses one is kicked out."""
+"""The roles of trust: a policy may give them to who has another one, and whoever loses one is kicked out."""
 
 
 class Access(Enum):

@@ -2,11 +2,10 @@
 
 from storage.policies.conditions import ConditionFault, Facts
 from storage.policies.policy import Policy, PolicyFault, Rule, parse
-from storage.policies.rulebook import ROLES_OF_TRUST, Decision, Question, Rulebook, bearing
+from storage.policies.rulebook import Decision, Question, Rulebook, bearing
 from storage.policies.store import Policies, PolicyNotFound, PolicyWatch
 
 __all__ = [
-    "ROLES_OF_TRUST",
     "ConditionFault",
     "Decision",
     "Facts",

@@ -6,20 +6,22 @@ its effect; and what no rule allows is not allowed.
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from protocol.messages import ADMIN, GAME_SERVER
+from protocol.messages import TRUSTED
 from storage.policies.conditions import Circumstances, Condition, ConditionFailed, Facts, condition
 from storage.policies.matching import SEPARATOR, Pattern
 from storage.policies.policy import Policy, Rule
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 MOST_KNOWN = 4096
-"""Decisions that a rulebook remembers; past it it forgets them and begins anew."""
+"""Decisions, and facts, that a rulebook remembers; past it it forgets them and begins anew."""
 
 NOTHING_MATCHES = "No policy allows this."
 
-ROLES_OF_TRUST = (ADMIN, GAME_SERVER)
-"""Roles that a policy may give to who has another one."""
+BEAR = "role:bear"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class _Entry:
     condition: Condition | None
     broken: str | None = None
 
+    @property
+    def is_personal(self) -> bool:
+        return self.condition is not None and self.condition.is_personal
+
     def holds(self, circumstances: Circumstances) -> bool:
         if self.broken is not None:
             raise ConditionFailed(self.broken)
@@ -75,7 +81,7 @@ class _Entry:
 
 def bearing(role: str) -> Question:
     """Whether a session may bear a role."""
-    return Question("role:bear", f"role:{role}", {})
+    return Question(BEAR, f"role:{role}", {})
 
 
 class Rulebook:
@@ -87,10 +93,23 @@ class Rulebook:
         self.policies = policies
         self.groups = groups
         self._known: dict[tuple[object, ...], Decision] = {}
+        self._known_facts: dict[tuple[str, frozenset[str]], Facts] = {}
         self._entries = [_entry(policy, *each) for policy in policies for each in enumerate(policy.rules, 1)]
+        self._bearing_is_personal = any(
+            entry.is_personal for entry in self._entries if entry.action.matches(BEAR.split(SEPARATOR))
+        )
 
     def facts(self, user_id: str, role: str, groups: Set[str]) -> Facts:
         """What conditions may know of a user."""
+        what = role, frozenset(groups)
+        known = self._known_facts.get(what)
+        if known is None:
+            known = self._facts(user_id, role, groups)
+            if not self._bearing_is_personal:
+                _remember(self._known_facts, what, known)
+        return replace(known, user_id=user_id)
+
+    def _facts(self, user_id: str, role: str, groups: Set[str]) -> Facts:
         mine = sorted(groups)
         permissions = {
             name for group_id in mine if group_id in self.groups for name in self.groups[group_id].permissions
@@ -105,7 +124,7 @@ class Rulebook:
         """
         alone = replace(facts, roles=[facts.role])
         asked = {
-            role: self.decide(alone, bearing(role)) for role in dict.fromkeys((facts.role, *ROLES_OF_TRUST))
+            role: self.decide(alone, bearing(role)) for role in dict.fromkeys((facts.role, *sorted(TRUSTED)))
         }
         return {role: decision for role, decision in asked.items() if decision.allowed}
 
@@ -126,10 +145,8 @@ class Rulebook:
             return known
         matching = list(self._matching(question))
         decision = _decide(facts, question, matching)
-        if not any(entry.condition is not None and entry.condition.is_personal for entry in matching):
-            if len(self._known) >= MOST_KNOWN:
-                self._known.clear()
-            self._known[asked] = decision
+        if not any(entry.is_personal for entry in matching):
+            _remember(self._known, asked, decision)
         return decision
 
     def _matching(self, question: Question) -> Iterable[_Entry]:
@@ -167,6 +184,12 @@ def _entry(policy: Policy, number: int, rule: Rule) -> _Entry:
     except ValueError as error:
         return _Entry(policy, number, rule, _EVERYTHING, _EVERYTHING, None, str(error))
     return _Entry(policy, number, rule, action, resource, compiled)
+
+
+def _remember(known: dict[K, V], name: K, value: V) -> None:
+    if len(known) >= MOST_KNOWN:
+        known.clear()
+    known[name] = value
 
 
 _EVERYTHING = Pattern("*")

@@ -23,7 +23,6 @@ texts = st.text(st.characters(codec="utf-8"), max_size=20)
 numbers = st.integers(0, 2**63 - 1)
 addresses = st.builds(Address, texts, numbers)
 bodies = st.builds(lambda tid: msgspec.Raw(encode(Stream(tid=tid, client_id="c"))), texts)
-role_lists = st.lists(texts, max_size=3).map(tuple)
 changes = st.one_of([st.from_type(change) for change in get_args(Change)])
 deliveries = st.builds(
     Delivery,
@@ -48,7 +47,6 @@ envelopes = st.builds(
     peer=texts,
     key=st.none() | texts,
     user_id=st.none() | texts,
-    roles=role_lists,
 )
 
 
@@ -89,7 +87,7 @@ def test_what_a_newer_process_adds_is_passed_over(kind: Any, data: st.DataObject
 def test_what_an_older_process_leaves_out_has_its_default(envelope: Envelope) -> None:
     older = msgpack.unpackb(encode(envelope))[:9]
     again = msgspec.msgpack.decode(msgpack.packb(older), type=Envelope)
-    assert (again.key, again.user_id, again.roles) == (None, None, ())
+    assert (again.key, again.user_id) == (None, None)
     assert again.trace_id == envelope.trace_id
 
 

@@ -1,6 +1,7 @@
 """What users may do: `iam.groups`, `iam.policies`, `iam.check_permission`, and what sessions bear."""
 
 from protocol.errors import FORBIDDEN, RequestError
+from protocol.messages import TRUSTED
 from protocol.messages.iam import (
     CheckPermission,
     Group,
@@ -14,7 +15,7 @@ from protocol.messages.iam import (
 )
 from storage.audit import WhenFull
 from storage.permissions import entry
-from storage.policies import ROLES_OF_TRUST, Question, bearing
+from storage.policies import Question, bearing
 from storage.sessions import Rights
 from storage.users import User
 from workers.login.room import LoginRoom, handlers
@@ -85,15 +86,11 @@ async def rights(room: LoginRoom, user: User) -> Rights:
     """
     rulebook = await room.policies.recent()
     facts = rulebook.facts(user.user_id, user.role, await room.groups.of(user.user_id))
-    borne = rulebook.bearing(facts)
-    trusted = [
-        entry(user.user_id, bearing(role), decision)
-        for role, decision in borne.items()
-        if role in ROLES_OF_TRUST
-    ]
-    if trusted:
+    if not TRUSTED.isdisjoint(facts.roles):
+        borne = rulebook.bearing(facts)
+        trusted = [entry(user.user_id, bearing(role), borne[role]) for role in facts.roles if role in TRUSTED]
         await room.audit.append(trusted, WhenFull.COUNT)
-    return Rights(role=",".join(borne), permissions=",".join(facts.permissions))
+    return Rights(role=",".join(facts.roles), permissions=",".join(facts.permissions))
 
 
 async def _need(room: LoginRoom, user_id: str, question: Question) -> None:

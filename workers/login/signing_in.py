@@ -179,8 +179,7 @@ async def finalize(room: LoginRoom, call: Call[Finalize]) -> Answer:
         expires_in=room.tokens.access_ttl_s,
         user_id=user_id,
     )
-    change = SignIn(user_id, tuple(names(allowed.role)), holder.entrance.trace)
-    return Answer(reply, change, kick(signed_in.kicked, user_id))
+    return Answer(reply, SignIn(user_id, holder.entrance.trace), kick(signed_in.kicked, user_id))
 
 
 @handlers.handles(Resume)
@@ -195,7 +194,7 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
         raise RequestError(INVALID_TOKEN)
     _refuse_disabled(user)
     allowed = await rights(room, user)
-    roles = tuple(role for role in access.roles if role in names(allowed.role))
+    roles = [role for role in access.roles if role in names(allowed.role)]
     trace = ""
     try:
         kicked, trace = await room.sessions.resume(access.user_id, access.family, asker(call))
@@ -206,14 +205,14 @@ async def resume(room: LoginRoom, call: Call[Resume]) -> Answer:
     standing = await room.board.standing(access.user_id)
     reply = Resumed(
         user_id=access.user_id,
-        roles=list(roles),
+        roles=roles,
         permissions=names(allowed.permissions),
         expires_in=max(0, access.expires_s - now_ms() // 1000),
         match=None if standing is None else match_state(standing),
         tasks=await room.tasks.of(access.user_id),
         unread_notifications=await _unread(room, access.user_id),
     )
-    return Answer(reply, SignIn(access.user_id, roles, trace), kick(kicked, access.user_id))
+    return Answer(reply, SignIn(access.user_id, trace), kick(kicked, access.user_id))
 
 
 @handlers.handles(Refresh)

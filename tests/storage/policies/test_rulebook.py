@@ -107,11 +107,20 @@ def test_what_was_decided_for_others_decides_for_no_other_facts(users: list[tupl
         assert not book.decide(facts, Question("queue:leave", "queue:login", {})).allowed
 
 
+def test_what_one_user_bears_alone_is_no_fact_of_others() -> None:
+    book = rulebook(*DEFAULTS, policy("p", allow("role:bear", "role:ADMIN", 'user.id == "anna"')))
+    for user_id in ("ben", "anna", "ben", "anna"):
+        facts = book.facts(user_id, "NORMAL", {"Testers"})
+        assert (facts.user_id, "ADMIN" in facts.roles) == (user_id, user_id == "anna")
+
+
 def test_what_is_remembered_is_bounded() -> None:
     book = rulebook(policy("p", allow()))
     for number in range(MOST_KNOWN + 10):
         assert book.decide(NOBODY, Question("a", str(number), {})).allowed
-    assert len(book._known) == 10
+        assert book.facts("anna", str(number), set()).role == str(number)
+    assert len(book._known) <= MOST_KNOWN
+    assert len(book._known_facts) == 10
 
 
 def test_facts_are_what_the_groups_permit() -> None:
