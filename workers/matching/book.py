@@ -79,11 +79,15 @@ class Book:
             if not self._leads():
                 continue
             try:
-                await self._write_left()
-                for finish in await self._games.unannounced(LEFT_AFTER_S, LEFT_WITHIN_S, MOST_AT_ONCE):
-                    await self._close(finish, finish.request_id)
+                await self.finish_left()
             except (StoreAway, Busy) as error:
                 log.warning("cannot look after sessions", cause=str(error))
+
+    async def finish_left(self) -> None:
+        """Write and close what workers that died have left. Raises StoreAway, or Busy for a full bus."""
+        await self._write_left()
+        for finish in await self._games.unannounced(LEFT_AFTER_S, LEFT_WITHIN_S, MOST_AT_ONCE):
+            await self._close(finish, finish.request_id)
 
     async def session(self, session_id: str) -> Session | None:
         """A session that there is or was."""

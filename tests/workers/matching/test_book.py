@@ -1,8 +1,7 @@
 """The book of sessions: what a worker left of it when it died, another finishes, once."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,23 +19,30 @@ from storage.queues import Outbox
 from storage.servers import now_ms
 from storage.whereabouts import Whereabouts
 from tests.storage.lobby import Lobby, open_lobby
-from workers.matching import book as book_module
 from workers.matching.book import Book, task_ids
 from workers.matching.skills import Skills
 
 pytestmark = pytest.mark.servers
 
-PATIENCE_S = 20.0
 AGO_MS = 60_000
 
 
 @dataclass
 class Library:
-    """The stores of matching workers, and one worker's book on them."""
+    """The stores of matching workers."""
 
     lobby: Lobby
     games: Games
-    book: Book
+    outbox: Outbox
+    whereabouts: Whereabouts
+
+    def book(self) -> Book:
+        """That of one more worker."""
+        skills = Skills(self.games, frozenset())
+        return Book(
+            self.games, self.lobby.matches, self.lobby.board, self.outbox, skills, self.whereabouts,
+            leads=lambda: True,
+        )  # fmt: skip
 
     async def session(self, session_id: str, *user_ids: str) -> Session:
         """A session that was made of players who waited."""
@@ -58,35 +64,21 @@ class Library:
 
 
 @pytest.fixture(params=[("sqlite", "valkey"), ("mariadb", "redis7")], ids="-".join)
-async def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Library]:
-    monkeypatch.setattr(book_module, "LEFT_PERIOD_S", 0.05)
-    database_kind, redis_kind = request.param
-    url, redis_url = (request.getfixturevalue(f"{kind}_url") for kind in (database_kind, redis_kind))
+async def library(request: pytest.FixtureRequest) -> AsyncIterator[Library]:
+    url, redis_url = (request.getfixturevalue(f"{kind}_url") for kind in request.param)
     await migrate(url)
     database, wire = Database(url), connect_wire(redis_url)
     async with open_lobby(redis_url) as lobby:
         await open_bus(lobby.redis)
         # Somebody who listens: without, the bus keeps nothing.
         await lobby.redis.xgroup_create(keys.EVENT_BUS, "listening", id="$", mkstream=True)
-        games, outbox = Games(database), Outbox(wire)
-        skills = Skills(games, frozenset())
-        book = Book(
-            games, lobby.matches, lobby.board, outbox, skills, Whereabouts(wire), leads=lambda: True
-        )  # fmt: skip
-        tasks = [asyncio.create_task(each) for each in (outbox.run(), book.run(), book.look_after())]
-        yield Library(lobby, games, book)
-        for task in tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks)
+        outbox = Outbox(wire)
+        sending = asyncio.create_task(outbox.run())
+        yield Library(lobby, Games(database), outbox, Whereabouts(wire))
+        sending.cancel()
+        await asyncio.wait([sending])
         await wire.aclose()
     await database.close()
-
-
-async def until(reached: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not await reached():
-            await asyncio.sleep(0.02)
 
 
 def ended(session: Session, request_id: str, at_ms: int) -> Finish:
@@ -99,20 +91,16 @@ async def test_an_end_whose_worker_died_after_the_commit_is_announced_by_another
     finish = ended(session, "request-1", now_ms() - AGO_MS)
     assert await library.games.finish(finish, None) == finish  # and dies
 
-    await until(library.announced)
+    await library.book().finish_left()
 
     expected = ("game_finished:game-1", task_ids(finish))
     assert await library.announced() == [expected]
     assert [await library.lobby.status(user_id) for user_id in session.players] == [None, None]
-
-    async def is_noted() -> bool:
-        return not await library.games.unannounced(0, 3600, 10)
-
-    await until(is_noted)
+    assert await library.games.unannounced(0, 3600, 10) == []
     # The game's server had no answer, and asks again; anybody else is too late.
-    assert await library.book.finish(ended(session, "request-1", now_ms()), "trace") == finish
+    assert await library.book().finish(ended(session, "request-1", now_ms()), "trace") == finish
     with pytest.raises(AlreadyFinished):
-        await library.book.finish(ended(session, "request-2", now_ms()), "trace")
+        await library.book().finish(ended(session, "request-2", now_ms()), "trace")
     assert await library.announced() == [expected] * 2, "the same again, told by its id"
 
 
@@ -121,7 +109,7 @@ async def test_players_who_found_another_match_meanwhile_keep_it(library: Librar
     await library.games.finish(ended(first, "request-1", now_ms()), None)  # and dies
     await library.lobby.matches.finish("game-1", first.players)
     await library.session("game-2", "bora", "chul")
-    await library.book.finish(ended(first, "request-1", now_ms()), "trace")
+    await library.book().finish(ended(first, "request-1", now_ms()), "trace")
     standing = await library.lobby.board.standing("bora")
     assert standing is not None
     assert standing.meeting is not None
@@ -134,25 +122,15 @@ async def test_a_session_whose_worker_died_before_it_was_written_is_written_by_a
     session = await library.session("game-1", "bora", "chul")
     await library.lobby.matches.told(["game-1"])  # and dies
     await library.lobby.redis.zincrby(keys.GAME_UNWRITTEN, -AGO_MS, "game-1")
+    await library.book().finish_left()
 
-    async def is_written() -> bool:
-        return await library.games.session("game-1") == session
-
-    await until(is_written)
-
-    async def is_noted() -> bool:
-        return not await library.lobby.board.unwritten(-3600.0, 10)
-
-    await until(is_noted)
+    assert await library.games.session("game-1") == session
+    assert await library.lobby.board.unwritten(-3600.0, 10) == []
 
 
 async def test_of_ends_that_race_over_two_workers_one_counts(library: Library) -> None:
     session = await library.session("game-1", "bora", "chul")
-    other = Book(
-        library.games, library.lobby.matches, library.lobby.board, library.book._outbox,
-        library.book._skills, library.book._whereabouts, leads=lambda: False,
-    )  # fmt: skip
-    books = [library.book, other] * 3
+    books = [library.book(), library.book()] * 3
     outcomes = await asyncio.gather(
         *(book.finish(ended(session, f"request-{number}", now_ms()), "trace")
           for number, book in enumerate(books)),
