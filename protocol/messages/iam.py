@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from protocol.errors import FORBIDDEN
 from protocol.messages.declaration import Message, Nothing, request
 
 MAX_CONTEXT_DEPTH = 4
@@ -73,7 +74,7 @@ class Groups(Message, frozen=True):
     groups: list[Group]
 
 
-@request("iam.groups", owner="login", reply=Groups)
+@request("iam.groups", owner="login", reply=Groups, errors=(FORBIDDEN,))
 class ListGroups(Nothing, frozen=True):
     """Ask which groups the user belongs to."""
 
@@ -102,7 +103,7 @@ class Policies(Message, frozen=True):
     policies: list[Policy]
 
 
-@request("iam.policies", owner="login", reply=Policies)
+@request("iam.policies", owner="login", reply=Policies, errors=(FORBIDDEN,))
 class ListPolicies(Nothing, frozen=True):
     """Ask which policies there are."""
 

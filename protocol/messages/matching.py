@@ -9,6 +9,7 @@ from protocol.errors import (
     ALREADY_FINISHED,
     ALREADY_MATCHED,
     ALREADY_MATCHING,
+    FORBIDDEN,
     NOT_IN_QUEUE,
     SESSION_NOT_FOUND,
 )
@@ -78,7 +79,7 @@ class Search(Message, frozen=True):
     preferences: Preferences | None = None
 
 
-@request("game.match", owner="game", reply=MatchState, errors=(ALREADY_MATCHING, ALREADY_MATCHED))
+@request("game.match", owner="game", reply=MatchState, errors=(FORBIDDEN, ALREADY_MATCHING, ALREADY_MATCHED))
 class FindMatch(Search, frozen=True):
     """Look for opponents of the same difficulty, level and region; the longer it takes, the farther away.
 
@@ -93,7 +94,7 @@ class FindMatch(Search, frozen=True):
     user_id: UserId | None = None
 
 
-@request("game.status", owner="game", reply=MatchState, lane=Lane.HIGH, errors=(NOT_IN_QUEUE,))
+@request("game.status", owner="game", reply=MatchState, lane=Lane.HIGH, errors=(FORBIDDEN, NOT_IN_QUEUE))
 class AskMatch(Message, frozen=True):
     """Ask where a player stands."""
 
@@ -111,7 +112,7 @@ class MatchCancelled(Message, frozen=True):
     owner="game",
     reply=MatchCancelled,
     lane=Lane.HIGH,
-    errors=(NOT_IN_QUEUE, ALREADY_MATCHED),
+    errors=(FORBIDDEN, NOT_IN_QUEUE, ALREADY_MATCHED),
 )
 class CancelMatch(Message, frozen=True):
     """Wait no longer. `ALREADY_MATCHED` comes with the match as `data`: it was too late."""
@@ -138,7 +139,7 @@ class Finished(Message, frozen=True):
     reply=Finished,
     gated=True,
     status=202,
-    errors=(SESSION_NOT_FOUND, ALREADY_FINISHED),
+    errors=(FORBIDDEN, SESSION_NOT_FOUND, ALREADY_FINISHED),
 )
 class FinishGame(Message, frozen=True):
     """End a session with its results, once: its players are free, and the results go to the ranking.

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from protocol.errors import FORBIDDEN
 from protocol.messages.declaration import Message, Nothing, event, request
 
 
@@ -22,7 +23,7 @@ class AlertLevel(StrEnum):
     CRITICAL = "CRITICAL"
 
 
-@request("monitor.subscribe", owner="operations", reply=Nothing, gated=True)
+@request("monitor.subscribe", owner="operations", reply=Nothing, gated=True, errors=(FORBIDDEN,))
 class MonitorSubscribe(Message, frozen=True):
     """Hear METRICS every few seconds and each ALERT, from now on; those that are open come at once."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType
 
-from protocol.errors import FRIENDS_FULL, INVALID_SCORE, USER_NOT_FOUND
+from protocol.errors import FORBIDDEN, FRIENDS_FULL, INVALID_SCORE, USER_NOT_FOUND
 from protocol.messages.declaration import Message, Nothing, event, request
 from protocol.queues import Lane
 
@@ -45,7 +45,7 @@ class ScoreAccepted(Message, frozen=True):
     owner="ranking",
     reply=ScoreAccepted,
     status=202,
-    errors=(INVALID_SCORE, USER_NOT_FOUND),
+    errors=(FORBIDDEN, INVALID_SCORE, USER_NOT_FOUND),
 )
 class SubmitScore(Message, frozen=True):
     """Hand in the score of a game that was played.
@@ -102,7 +102,7 @@ class FriendRankings(Message, frozen=True):
     friend_rankings: list[Ranking]
 
 
-@request("ranking.friends", owner="ranking", reply=FriendRankings, errors=(USER_NOT_FOUND,))
+@request("ranking.friends", owner="ranking", reply=FriendRankings, errors=(FORBIDDEN, USER_NOT_FOUND))
 class GetFriendRankings(Message, frozen=True):
     """Read how a user stands among their friends on the all-time board of all games."""
 

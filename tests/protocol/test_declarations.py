@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from msgspec import inspect
 
 from protocol.codec import decode_untrusted, encode
-from protocol.errors import ERROR_KINDS
+from protocol.errors import ERROR_KINDS, FORBIDDEN
 from protocol.messages import EVENTS, REQUESTS, Access, EventType, Message, RequestType, event_name, owned_by
 from protocol.messages.declaration import Nothing, event, request
 from tests.protocol.strategies import DATA_TYPES, fields_of, wire_maps
@@ -95,6 +95,8 @@ def test_a_request_is_declared_whole(declared: RequestType) -> None:
     assert declared.data.__doc__
     assert all(ERROR_KINDS[kind.code] is kind for kind in declared.errors)
     assert len(set(declared.errors)) == len(declared.errors)
+    names_a_user = "user_id" in declared.data.__struct_fields__
+    assert FORBIDDEN in declared.errors or not (declared.gated or names_a_user)
 
 
 @every_request
