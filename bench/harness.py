@@ -18,6 +18,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from runtime import logging
+
 EXIT_CANNOT = 2
 
 SPARE_FILES = 256
@@ -113,7 +115,11 @@ def arguments(name: str, description: str) -> argparse.ArgumentParser:
 
 
 def main(measure: Callable[[], Awaitable[Result]], *, as_json: bool, time_limit_s: float) -> NoReturn:
-    """Measure, show the result and exit: 0 when every goal is met, 1 when not, 2 when it cannot be told."""
+    """Measure, show the result and exit: 0 when every goal is met, 1 when not, 2 when it cannot be told.
+
+    What is measured in this process logs as a worker does, to the console, and from WARNING on.
+    """
+    logging.configure("warning", "console", "bench")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result = runner.run(_within(measure, time_limit_s))

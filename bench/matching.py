@@ -27,7 +27,7 @@ SPREAD_S = 10.0
 PATIENCE_S = 15.0
 """After the last has come: by then the search is as wide as it gets."""
 
-TIME_LIMIT_S = 290.0
+TIME_LIMIT_S = 400.0
 
 
 async def measure(workers: int, *, with_sockets: bool) -> Result:
