@@ -14,7 +14,7 @@ from storage.audit import WhenFull
 from storage.database import Database
 from storage.groups import Groups
 from storage.permissions import Permissions
-from storage.policies import Policies, PolicyWatch, Question
+from storage.policies import Decision, Policies, PolicyWatch, Question
 from storage.users import Users
 from storage.wire import Wire
 from workers.requests import Call, sender
@@ -22,7 +22,7 @@ from workers.requests import Call, sender
 OPEN_S = 0.5
 """For so long a worker takes it that what was allowed still is, as sign-ins do (`LOOK_S` in
 `storage/policies/store.py`): a game's server that hands in a thousand scores a second is one question in this
-time, and one line of the audit log. What is denied is asked anew each time."""
+time, and one line of the audit log. What is denied is asked anew each time, once for all who ask then."""
 
 MOST_OPEN = 4096
 """Open gates that a worker remembers; past it it forgets them and begins anew."""
@@ -34,6 +34,7 @@ class Gate:
     def __init__(self, permissions: Permissions) -> None:
         self._permissions = permissions
         self._open_until_s: dict[tuple[str, str, str], float] = {}
+        self._asking: dict[tuple[str, str, str], tuple[float, asyncio.Future[Decision]]] = {}
 
     async def let_in(self, call: Call[Any]) -> None:
         """Raise RequestError FORBIDDEN unless the sender may send this request, of those that are `gated`."""
@@ -67,8 +68,12 @@ class Gate:
         clock = asyncio.get_running_loop().time
         if clock() < self._open_until_s.get(name, 0.0):
             return None
-        asked_s = clock()
-        decision = await self._permissions.check(who, question)
+        if name not in self._asking:
+            task = asyncio.ensure_future(self._permissions.check(who, question))
+            self._asking[name] = clock(), task
+            task.add_done_callback(lambda _: self._asking.pop(name))
+        asked_s, asking = self._asking[name]
+        decision = await asyncio.shield(asking)  # who is cancelled does not cancel it for the others
         if not decision.allowed:
             self._open_until_s.pop(name, None)
             return decision.reason

@@ -111,6 +111,21 @@ async def test_a_group_can_be_given_the_role_or_the_right(desk: Desk, gate: Gate
     assert not await gate.may_act_for(call("ben"), "anna")
 
 
+async def test_who_asks_while_it_is_asked_gets_the_same_answer(
+    desk: Desk,
+    gate: Gate,
+) -> None:
+    await desk.has("anna", "GAME_SERVER")
+    answers = await asyncio.gather(*(gate.acting_for(call("anna"), "ben") for _ in range(100)))
+    assert set(answers) == {"ben"}
+    assert len(await lines(desk)) == 1
+    await desk.has("ben", "NORMAL")
+    denied = [gate.acting_for(call("ben"), "anna") for _ in range(100)]
+    refusals = await asyncio.gather(*denied, return_exceptions=True)
+    assert all(isinstance(each, RequestError) for each in refusals)
+    assert len(await lines(desk)) == 2
+
+
 async def test_what_is_allowed_is_asked_twice_a_second_and_a_change_counts_within_it(
     desk: Desk,
     gate: Gate,
