@@ -9,7 +9,7 @@ import structlog
 from protocol.connection import error_frame
 from protocol.envelope import Close, Delivery, Join, Leave, SignIn, SignOut, Watch
 from protocol.errors import INTERNAL, GoodbyeCode, RequestError
-from protocol.frames import HEADER_BYTES
+from protocol.frames import FrameReader
 from protocol.queues import QueueType
 from runtime.sealing import Seals, Undecipherable
 from socketd.connection import Connection
@@ -138,8 +138,9 @@ class Replies:
     def _send(self, connection: Connection, delivery: Delivery) -> None:
         connection.send(delivery.frame)
         if delivery.answers is None and log.is_enabled_for(DEBUG):
-            name = _names.decode(delivery.frame[HEADER_BYTES:]).type
-            log.debug("event", type=name, trace_id=connection.trace, connection=connection.id)
+            for body in FrameReader(len(delivery.frame)).feed(delivery.frame):
+                name = _names.decode(body).type
+                log.debug("event", type=name, trace_id=connection.trace, connection=connection.id)
 
     def _watch(self, connection_id: int, tid: str) -> None:
         """The ticket's events come here, also where the answer that says so comes too late to be heard."""

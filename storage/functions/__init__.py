@@ -13,6 +13,9 @@ from redis.exceptions import ResponseError
 
 from storage.wire import Argument, Command, Executor
 
+MOST_LOADS = 3
+"""How often one call puts its library back: a Redis that fails over may lose it again meanwhile."""
+
 
 class Library:
     """Some `.lua` files as one text, loaded when it is first called and again after a Redis has lost it."""
@@ -39,13 +42,15 @@ class Library:
         self, redis: Executor, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
     ) -> Any:
         """Call `function`. Raises ResponseError when it refuses, the client's errors when Redis is away."""
-        try:
-            return await redis.execute_command(*self.command(function, keys, args))
-        except ResponseError as error:
-            if not is_missing(error):
-                raise
-            await self.load(redis)
-            return await redis.execute_command(*self.command(function, keys, args))
+        command = self.command(function, keys, args)
+        for _ in range(MOST_LOADS):
+            try:
+                return await redis.execute_command(*command)
+            except ResponseError as error:
+                if not is_missing(error):
+                    raise
+                await self.load(redis)
+        return await redis.execute_command(*command)
 
 
 def is_missing(error: Exception) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from storage import keys
@@ -178,6 +179,28 @@ async def test_a_lost_library_is_loaded_by_whoever_misses_it(redis_url: str, nam
         with contextlib.suppress(Reused):  # that is what "check" finds
             await CALLS[name](scene, room.tickets, room.sessions)
         assert len(await room.redis.function_list(library="lobbyd_tickets_*")) == 1
+
+
+class Forgetful:
+    """A Redis that loses its libraries again, twice, as soon as it has them back."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._losses = 2
+
+    async def execute_command(self, *args: Any) -> Any:
+        answer = await self._redis.execute_command(*args)
+        if args[:2] == ("FUNCTION", "LOAD") and self._losses:
+            self._losses -= 1
+            await self._redis.execute_command("FUNCTION", "FLUSH")
+        return answer
+
+
+async def test_a_library_that_is_lost_again_is_loaded_again(redis_url: str) -> None:
+    async with open_room(redis_url) as room:
+        await room.redis.function_flush()
+        admission = await Tickets(Forgetful(room.redis), TTL_S).admit(MANY, DEADLINE_S)
+        assert admission.admitted == []
 
 
 async def test_every_function_is_tried_here(redis_url: str) -> None:

@@ -41,6 +41,9 @@ NODE_DIES_AFTER_S = 4
 SAMPLE_S = 0.1
 AT_ONCE = 100
 
+PATIENCE_S = 180.0
+"""On a busy machine a thousand logins whose workers die often take long: what counts is how they end."""
+
 LEDGER = ("waiting", "ready", "consumed", "cancelled", "expired")
 
 
@@ -59,7 +62,7 @@ class Rusher:
         self.tid = ""
         self.signed_in: Finalized | None = None
         self.readies: Counter[str] = Counter()
-        self.player = Player(cluster.endpoints, on_event=self._hear)
+        self.player = Player(cluster.endpoints, on_event=self._hear, patience_s=PATIENCE_S)
 
     async def register(self) -> None:
         await self.player.register(self.name, PASSWORD, f"{self.name}@example.com", self.name)
