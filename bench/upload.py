@@ -1,6 +1,6 @@
 """A large file through one connection: MB/s, beside a bare copy from a socket into a file.
 
-Ours: `portal.submit` and then chunk by chunk, four under way at a time, until the file is whole, hashed and
+Ours: `portal.submit` and then chunk by chunk, two under way at a time, until the file is whole, hashed and
 stored; one node, one portal worker, the embedded Valkey. The limit is one process that copies as many bytes
 from a socket into a file, and nothing else.
 """

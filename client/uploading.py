@@ -13,8 +13,8 @@ from protocol.messages import Message
 from protocol.messages.portal import Status, TaskView, Upload
 
 CHUNK_BYTES = 1_000_000
-AT_A_TIME = 4
-"""Chunks under way: while one is stored, others are on their way there (`portal.upload`)."""
+AT_A_TIME = 2
+"""Chunks under way: while one is stored, the next comes. More were not faster (docs/performance.md)."""
 
 Ask = Callable[[Message], Awaitable[Message]]
 
