@@ -23,6 +23,9 @@ NOTICED_WITHIN_S = 60.0
 SETTLED_WITHIN_S = 5.0
 """The status manager writes a process's last words a moment after the process has given up its name."""
 
+UNKNOWN = "UNKNOWN"
+"""How a process has ended when nobody has written that down, as when it was the status manager itself."""
+
 
 class Undrained(Exception):
     """The process does not end, or there is none; the text tells people why."""
@@ -52,7 +55,8 @@ async def drain(
             found = {"serverId": server_id, "pid": dismissed.pid, "statusCode": state, "tookSec": took_s}
             print(json.dumps(found))
         else:
-            print(f"{server_id} has ended after {took_s} s: {state}.")
+            how = f": {state}" if state != UNKNOWN else ", and no status manager is there to write down how"
+            print(f"{server_id} has ended after {took_s} s{how}.")
         return None if state not in {"ERROR", "DOWN"} else EXIT_ERROR
 
     return await with_redis(data_dir, config_file, work)
@@ -107,6 +111,8 @@ async def _last_state(servers: Servers, server_id: str, dismissed: Holder) -> st
         state = known.get("statusCode", "?")
         if known.get("bootId") != dismissed.boot_id:
             return "STOPPED"  # another life of it has been started since
-        if state not in ALIVE or time.monotonic() > until_s:
+        if state not in ALIVE:
             return state
+        if time.monotonic() > until_s:
+            return UNKNOWN
         await asyncio.sleep(LOOK_AGAIN_S)

@@ -127,7 +127,8 @@ async def test_an_upgrade_of_one_process_after_the_other_loses_no_request(cluste
     async with load.runs():
         for name in ("status-1", "login-1", "ranking-1", "SOCK001", "SOCK002"):
             before = cluster[name]
-            await operated(cluster, "drain", name, "--yes")
+            said = await operated(cluster, "drain", name, "--yes")
+            assert ("STOPPED" in said) == (name != "status-1"), said
             assert await asyncio.to_thread(before.wait) == 0, before.log
             if name.startswith("SOCK"):
                 await asyncio.to_thread(cluster.start_node, int(name.removeprefix("SOCK")))

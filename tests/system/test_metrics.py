@@ -14,6 +14,7 @@ from tests.servers import free_port
 from tests.system.cluster import Cluster, Process, until
 from tests.system.conftest import run_house
 from tests.system.guest import Guest
+from workers.__main__ import KINDS
 
 pytestmark = pytest.mark.servers
 
@@ -24,7 +25,8 @@ def measured(servers_folder: Path) -> Iterator[Cluster]:
     settings = {"metrics.port": free_port(), "status.heartbeat_s": 0.5, "monitoring.every_s": 0.3}
     for cluster in run_house(servers_folder / uuid.uuid4().hex, settings):
         cluster.start()
-        cluster.start_worker("operations")
+        for kind in KINDS.keys() - {"status", "login"}:
+            cluster.start_worker(kind)
         yield cluster
 
 
@@ -72,6 +74,7 @@ def test_each_process_has_a_port_of_its_own_on_an_address_of_its_own(measured: C
     ports = {measured.status(process)["metricsPort"] for process in measured.processes.values()}
     assert len(ports) == len(measured.processes)
     for process in measured.processes.values():
+        assert figures(measured, process)["lobbyd_loop_lag_seconds",] >= 0
         listening = [
             each.laddr for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"
         ]

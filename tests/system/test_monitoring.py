@@ -157,10 +157,17 @@ async def test_a_killed_node_is_one_alert_that_closes_when_it_is_back(
     assert about == [AlertState.OPEN, AlertState.ESCALATED, AlertState.CLOSED]
     late.leave()
 
-    def posted() -> set[str]:
-        return {str(body["state"]) for body in webhook.heard if body["id"] == opened.id}
+    def posted() -> list[str]:
+        return sorted(str(body["state"]) for body in webhook.heard if body["id"] == opened.id)
 
-    await eventually(lambda: "ESCALATED" in posted(), "it is posted")
+    def logged() -> list[str]:
+        lines = [line for number in (1, 2) for line in desk[f"operations-{number}"].log.splitlines()]
+        said = [json.loads(line) for line in lines if '"event": "alert"' in line]
+        return sorted(each["state"] for each in said if each["id"] == opened.id)
+
+    once = ["CLOSED", "ESCALATED", "OPEN"]
+    await eventually(lambda: len(posted()) >= len(once) <= len(logged()), "it is posted and logged")
+    assert (posted(), logged()) == (once, once)
 
 
 async def test_another_watches_on_when_the_watching_worker_dies(desk: Cluster, operator: Guest) -> None:

@@ -3,9 +3,10 @@
 import pytest
 
 from protocol.messages.monitor import AlertLevel, Metrics
-from runtime.settings import MonitoringSettings
+from runtime.settings import Config, MonitoringSettings
 from tests.workers.operations.making import admission, queue, sample, server
 from workers.operations.thresholds import findings
+from workers.operations.watch import MISSED
 
 SETTINGS = MonitoringSettings(redis_memory_bytes=2_000_000)
 SILENCE_S = 10.0
@@ -60,3 +61,8 @@ def test_errors_are_judged_over_all_processes_that_live() -> None:
     assert [finding.subject for finding in findings(spread, SETTINGS, SILENCE_S)] == ["errors"]
     dead = sample(server("login-1"), server("login-2", status_code="STOPPED", errors=1000))
     assert findings(dead, SETTINGS, SILENCE_S) == []
+
+
+def test_by_default_a_dead_process_is_told_of_within_fifteen_seconds() -> None:
+    config = Config()
+    assert config.status.heartbeat_s * MISSED + config.monitoring.every_s <= 15.0
