@@ -16,7 +16,7 @@ from protocol.codec import encode
 from protocol.envelope import Delivery
 from storage import keys
 from storage.errors import StoreAway
-from storage.functions import is_missing
+from storage.functions import MOST_LOADS, is_missing
 from storage.queues.entry import Entry, refusal
 from storage.queues.server import LIBRARY
 from storage.wire import Command, Wire
@@ -138,12 +138,13 @@ class Outbox:
 
     async def _execute(self, commands: list[Command]) -> list[Any]:
         answers = await self._redis.execute_commands(commands)
-        lost = [index for index, answer in enumerate(answers) if is_missing(answer)]
-        if lost:
+        for _ in range(MOST_LOADS):
+            lost = [index for index, answer in enumerate(answers) if is_missing(answer)]
+            if not lost:
+                break
             await LIBRARY.load(self._redis)
-            for index, answer in zip(
-                lost, await self._redis.execute_commands([commands[i] for i in lost]), strict=True
-            ):
+            again = await self._redis.execute_commands([commands[index] for index in lost])
+            for index, answer in zip(lost, again, strict=True):
                 answers[index] = answer
         return answers
 
