@@ -139,7 +139,7 @@ PORTAL_ARCHIVE = "portal_archive"
 """String with expiry: the portal worker that writes tasks to the database now (a lease)."""
 
 PORTAL_RESTORED = "portal_restored"
-"""String: this Redis has the open tasks; where it is missing, they come from the database."""
+"""String: the run of Redis that has the open tasks; for any other they are looked up in the database."""
 
 
 TICKET_PREFIX = "ticket:"

@@ -353,6 +353,12 @@ local function requeue(keys, args)
   return fields.t
 end
 
+-- KEYS: the run that has the open tasks. Answers the id of this run of Redis, or '' where it is that one.
+local function run_without(keys)
+  local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+  return redis.call('GET', keys[1]) == run and '' or run
+end
+
 -- Gives tasks back that a Redis which lost them had accepted: no limit refuses them, and those that are here are left.
 -- KEYS: queue, stats, order, shares, pace. ARGV: task prefix, user's tasks prefix, type, then for each task eight: id,
 -- user id, lane, cost, message, created ms, its bytes or '' where all have come, and how many of them have.
@@ -416,5 +422,6 @@ register('task_progress', {}, progress, EMPTYING)
 register('task_cancel', {'hash', 'set', 'stream', 'hash', 'zset', 'zset', 'list', 'string'}, cancel, EMPTYING)
 register('task_advance', {'hash', 'stream', 'hash', 'zset', 'zset', 'hash', 'list'}, advance)
 register('task_requeue', {'stream', 'hash', 'zset', 'zset', 'hash', 'list', 'stream'}, requeue)
+register('task_run_without', {'string'}, run_without)
 register('task_restore', {'stream', 'hash', 'zset', 'zset', 'hash'}, restore)
 register('task_unsaved', {'list'}, unsaved)

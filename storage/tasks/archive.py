@@ -75,20 +75,21 @@ class TaskArchive:
         return await self._database.read(query)
 
     async def restore(self, files: Files) -> int:
-        """Give a Redis that has lost its tasks the open ones back. Answers how many.
+        """Give a Redis that has lost some tasks, or all, the open ones back. Answers how many.
 
-        An upload goes on after the bytes that `files` has of it. Nothing is done while Redis has its tasks,
-        so this may be asked for often.
+        It may have wherever it was started anew or another took its place: that is looked after once. An
+        upload goes on after the bytes that `files` has of it. This may be asked for often.
         """
         with redis_away_is_store_away():
-            if await self._redis.execute_command("EXISTS", keys.PORTAL_RESTORED):
-                return 0
+            run = await LIBRARY.call(self._redis, "task_run_without", [keys.PORTAL_RESTORED], ())
+        if not run:
+            return 0
         restored, last = 0, ""
         while rows := await self._open_after(last):
             last = rows[-1].task_id
             restored += await self._give_back(rows, await files.begun([row.task_id for row in rows]))
         with redis_away_is_store_away():
-            await self._redis.execute_command("SET", keys.PORTAL_RESTORED, 1)
+            await self._redis.execute_command("SET", keys.PORTAL_RESTORED, run)
         return restored
 
     async def _give_back(self, rows: Sequence[Any], uploads: Mapping[str, Upload]) -> int:

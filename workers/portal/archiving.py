@@ -36,6 +36,6 @@ class Archiving:
         while await self._archive.lead(self._boot_id, LEASE_S):
             restored = await self._archive.restore(self._files)
             if restored:
-                log.warning("Redis had lost its tasks and has them again", count=restored)
+                log.warning("Redis had lost tasks and has them again", count=restored)
             if not await self._archive.save():
                 await asyncio.sleep(PAUSE_S)

@@ -53,19 +53,16 @@ def _begin(context: Context[PortalRoom], chore: Chore) -> None:
         mark.write("begun\n")
 
 
-@kinds.kind(POISON, Chore, Limits(concurrency=4, time_limit_s=60))
 async def kill(context: Context[PortalRoom], chore: Chore) -> None:
     """Kill whoever does it."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@kinds.kind(HARMLESS, Chore, Limits(concurrency=4, time_limit_s=60))
 async def do_nothing(context: Context[PortalRoom], chore: Chore) -> str:
     """Be done at once."""
     return "done"
 
 
-@kinds.kind(CHORE, Chore, Limits(concurrency=4, time_limit_s=60), undo)
 async def take_time(context: Context[PortalRoom], chore: Chore) -> float:
     """Take as long as is asked for, saying all the while how far it is. Answers how long it took.
 
@@ -82,13 +79,23 @@ async def take_time(context: Context[PortalRoom], chore: Chore) -> float:
     return taken_s
 
 
-@kinds.kind(OVERLONG, Chore, Limits(concurrency=4, time_limit_s=0.3, retries=2, backoff_s=0.1), undo)
 async def never_end(context: Context[PortalRoom], chore: Chore) -> None:
     """Take longer than it may."""
     _begin(context, chore)
     await asyncio.sleep(3600)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be a portal worker that knows these kinds too."""
     engine.DRAIN_S = DRAIN_S
+    usual = Limits(concurrency=4, time_limit_s=60)
+    kinds.kind(POISON, Chore, usual)(kill)
+    kinds.kind(HARMLESS, Chore, usual)(do_nothing)
+    kinds.kind(CHORE, Chore, usual, undo)(take_time)
+    limited = Limits(concurrency=4, time_limit_s=0.3, retries=2, backoff_s=0.1)
+    kinds.kind(OVERLONG, Chore, limited, undo)(never_end)
     runpy.run_module("workers", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
