@@ -14,6 +14,7 @@ from protocol.messages.portal import (
     CancelTask,
     Channel,
     Submit,
+    Submitted,
     TaskType,
     Upload,
 )
@@ -52,7 +53,7 @@ async def leavings(portal: Cluster, player: Player) -> dict[str, object]:
     }
     return {
         **counts,
-        "files": files_of(portal),
+        "files": [path for path in files_of(portal) if player.name in str(path)],
         "keys": sorted(cast("list[str]", portal.redis.keys(f"portal_*{player.name}*"))),
         "open": portal.redis.smembers(f"portal_user:{player.name}"),
         "backlogs": [portal.redis.xlen(f"portal_queue:{kind.value}") for kind in TaskType],
@@ -190,7 +191,8 @@ async def test_more_than_the_quota(portal: Cluster, player: Player) -> None:
 
     assert await leavings(portal, player) == before
     await player.ask(CancelTask(task_id=accepted.task_id))
-    await player.ask(along)
+    stored = cast(Submitted, await player.ask(along))
+    assert (await ended(player, stored.task_id)).status == "completed"
 
 
 async def test_a_result_beyond_the_quota(portal: Cluster, player: Player) -> None:

@@ -36,22 +36,27 @@ def slow_database(portal: Cluster) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-async def progress_of(player: Player, task_id: str) -> TaskUpdate:
+async def progress_of(player: Player, task_id: str) -> None:
     """Wait until a task is told to be somewhere between its beginning and its end."""
     number = 0
     while True:
         number += 1
         update = await player.hear(TaskUpdate, number)
         if update.task_id == task_id and update.status == "processing" and update.progress > 0:
-            return update
+            return
 
 
-async def see_through(player: Player, task_id: str, progress: int) -> TaskUpdate:
-    """See every change of a task. Answers its end."""
-    assert progress == told_of(player, task_id)[1].progress
+async def see_through(player: Player, task_id: str) -> TaskUpdate:
+    """See every change of a task. Answers its end.
+
+    Where the machine is so slow that the database counts as away, it is tried again: `pending`, and anew.
+    """
     end = await ended(player, task_id)
-    assert statuses(told_of(player, task_id)) == ["processing", "completed"]
-    percents = [update.progress for update in told_of(player, task_id)]
+    told = told_of(player, task_id)
+    pauses = [number for number, update in enumerate(told) if update.status == "pending"]
+    last = told[pauses[-1] + 1 :] if pauses else told
+    assert statuses(last) == ["processing", "completed"]
+    percents = [update.progress for update in last]
     assert percents == sorted(percents)
     assert (percents[0], percents[-1]) == (0, 100)
     seen = await view(player, task_id)
@@ -68,11 +73,10 @@ async def test_of_a_file(portal: Cluster, player: Player) -> None:
 
     with slow_database(portal):
         assert (await send(player, accepted.task_id, content, CHUNK_BYTES)).complete
-        update = await progress_of(player, accepted.task_id)
-        seen = await view(player, accepted.task_id)
-        assert (seen.status, seen.progress) == ("processing", update.progress)
+        await progress_of(player, accepted.task_id)
+        assert (await view(player, accepted.task_id)).status != "completed"
 
-    end = await see_through(player, accepted.task_id, update.progress)
+    end = await see_through(player, accepted.task_id)
     assert (end.result["size"], end.result["sha256"]) == (len(content), digest)
 
 
@@ -89,9 +93,9 @@ async def test_of_data(portal: Cluster, player: Player) -> None:
             source=Source(file_id=file.task_id),
             operation=operation,
         )
-        update = await progress_of(player, accepted.task_id)
+        await progress_of(player, accepted.task_id)
 
-    end = await see_through(player, accepted.task_id, update.progress)
+    end = await see_through(player, accepted.task_id)
     assert (end.result["rowCount"], "resultFile" in end.result) == (5000, True)
 
 
@@ -102,7 +106,7 @@ async def test_of_a_notification(portal: Cluster, player: Player) -> None:
         accepted = await submit(
             player, task_type=TaskType.NOTIFICATION, message="hi", recipients=(*nobodies, player.name)
         )
-        update = await progress_of(player, accepted.task_id)
+        await progress_of(player, accepted.task_id)
 
-    end = await see_through(player, accepted.task_id, update.progress)
+    end = await see_through(player, accepted.task_id)
     assert (end.result["sentCount"], end.result["failedCount"]) == (1, 500)
