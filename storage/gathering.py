@@ -1,7 +1,7 @@
 """Looking up together all that is asked for in one turn of the loop: one round trip instead of hundreds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Set
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Set
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -16,15 +16,18 @@ class Gathering(Generic[K, T]):
 
     def __init__(self, look_up: Callable[[Set[K]], Awaitable[Mapping[K, T]]]) -> None:
         self._look_up = look_up
-        self._wanted: dict[K, asyncio.Future[T | None]] = {}
+        self._wanted: dict[K, list[asyncio.Future[T | None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, name: K) -> T | None:
         """What `look_up` finds for `name`, else None. Raises what `look_up` raises, to all of a batch."""
+        loop = asyncio.get_running_loop()
         if not self._wanted:
-            asyncio.get_running_loop().call_soon(self._begin)
-        answer = self._wanted.setdefault(name, asyncio.get_running_loop().create_future())
-        return await asyncio.shield(answer)  # others may wait for the same
+            loop.call_soon(self._begin)
+        # Its own: others who wait for the same may be cancelled.
+        answer: asyncio.Future[T | None] = loop.create_future()
+        self._wanted.setdefault(name, []).append(answer)
+        return await answer
 
     def _begin(self) -> None:
         wanted, self._wanted = self._wanted, {}
@@ -32,12 +35,18 @@ class Gathering(Generic[K, T]):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, wanted: dict[K, asyncio.Future[T | None]]) -> None:
+    async def _answer(self, wanted: dict[K, list[asyncio.Future[T | None]]]) -> None:
         try:
             found = await self._look_up(wanted.keys())
         except Exception as error:  # it is the askers' to handle, whatever it is
-            for answer in wanted.values():
+            for answer in _waiting(*wanted.values()):
                 answer.set_exception(error)
             return
-        for name, answer in wanted.items():
-            answer.set_result(found.get(name))
+        for name, answers in wanted.items():
+            for answer in _waiting(answers):
+                answer.set_result(found.get(name))
+
+
+def _waiting(*answers: list[asyncio.Future[T | None]]) -> Iterator[asyncio.Future[T | None]]:
+    """Those of the answers whose asker was not cancelled."""
+    return (answer for some in answers for answer in some if not answer.done())

@@ -67,7 +67,8 @@ class Wire(asyncio.Protocol):
         """The reply to one command. Raises redis' ResponseError, ConnectionError or TimeoutError."""
         if self._transport is None:
             await self._connect()
-        return await self._send(args)
+        (reply,) = self._send([args])
+        return await reply
 
     async def execute_commands(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands that are sent together, a ResponseError for one that Redis refuses.
@@ -76,7 +77,7 @@ class Wire(asyncio.Protocol):
         """
         if self._transport is None:
             await self._connect()
-        replies = await asyncio.gather(*map(self._send, commands), return_exceptions=True)
+        replies = await asyncio.gather(*self._send(commands), return_exceptions=True)
         for reply in replies:
             if isinstance(reply, (ConnectionError, TimeoutError)):
                 raise reply
@@ -126,17 +127,20 @@ class Wire(asyncio.Protocol):
             )
             self._connection, self._transport = connection, transport
 
-    def _send(self, command: Sequence[Any]) -> asyncio.Future[Any]:
-        reply: asyncio.Future[Any] = self._loop.create_future()
+    def _send(self, commands: Sequence[Sequence[Any]]) -> list[asyncio.Future[Any]]:
+        """Write commands, all at once: each write is a system call. Answers what their replies come to."""
+        replies: list[asyncio.Future[Any]] = [self._loop.create_future() for _ in commands]
         if self._transport is None or self._transport.is_closing():
-            reply.set_exception(ConnectionError(LOST))
-            return reply
-        packed = hiredis.pack_command(tuple(command))
-        self._waiting.append(_Waiting(reply, self._loop.time()))
-        self._transport.write(packed)
+            for reply in replies:
+                reply.set_exception(ConnectionError(LOST))
+            return replies
+        packed = [hiredis.pack_command(tuple(command)) for command in commands]
+        now_s = self._loop.time()
+        self._waiting.extend(_Waiting(reply, now_s) for reply in replies)
+        self._transport.write(b"".join(packed))
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_s, self._look)
-        return reply
+        return replies
 
     def _look(self) -> None:
         """End a connection that has not replied in time; look again when the next could be late."""
