@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from protocol.messages.ranking import BoardType
 from storage.boards import MOST_FILLED, Best, Board, Boards
+from storage.errors import StoreAway
 from storage.past_boards import PastBoards
 from storage.periods import ALL, ALL_TIME, Calendar, Period
 from storage.placing import placed
@@ -18,6 +19,11 @@ from storage.servers import now_ms
 
 SECOND_LOOK_S = 2.0
 """What is under way from SQL to a board has arrived by then."""
+
+FILL_ATTEMPTS = 10
+AWAY_PAUSE_S = 0.5
+"""A Redis that is being filled may keep one waiting for too long now and then; what was written once may be
+written again."""
 
 SCANNED = 1000
 
@@ -122,9 +128,16 @@ class Truth:
     async def _fill(self, source: Source, rows: Sequence[Best]) -> None:
         for start in range(0, len(rows), MOST_FILLED):
             some = rows[start : start + MOST_FILLED]
-            await asyncio.gather(
-                *(self._boards.fill(period, (None, source.game_type), some) for period in source.periods)
-            )
+            for attempt in range(1, FILL_ATTEMPTS + 1):
+                try:
+                    await asyncio.gather(
+                        *(self._boards.fill(each, (None, source.game_type), some) for each in source.periods)
+                    )
+                    break
+                except StoreAway:
+                    if attempt == FILL_ATTEMPTS:
+                        raise
+                await asyncio.sleep(AWAY_PAUSE_S)
 
     async def _agree_on_removed(self) -> None:
         """Have Redis know exactly whom SQL has as removed."""

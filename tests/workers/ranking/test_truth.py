@@ -1,12 +1,15 @@
 """The truth about boards: made again, compared, corrected, and without those who are removed."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from protocol.messages.ranking import BoardType
-from storage.boards import Board, Place
-from storage.periods import ALL_TIME
+from storage.boards import Best, Board, Place
+from storage.errors import StoreAway
+from storage.periods import ALL_TIME, Period
 from storage.scores import Accepted
 from storage.servers import now_ms
 from tests.storage.hall import DAY_MS, KEEP_PAST_S, Hall, Model, accepted
@@ -57,6 +60,34 @@ async def test_lost_boards_are_made_again_as_they_were(hall: Hall, truth: Truth)
     assert await truth.verify(quiet) == []
     assert await truth.rebuild(quiet) > 0
     await agree(hall, model)
+
+
+async def test_a_redis_that_keeps_one_waiting_is_filled_nevertheless(
+    hall: Hall, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = await played(hall)
+    await hall.wire.execute_command("FLUSHALL")
+    monkeypatch.setattr("workers.ranking.truth.AWAY_PAUSE_S", 0.01)
+    fill, asked = hall.boards.fill, set()
+
+    async def busy(period: Period, game_types: Sequence[str | None], scores: Sequence[Best]) -> None:
+        await fill(period, game_types, scores)
+        if (period, *game_types) not in asked:
+            asked.add((period, *game_types))
+            raise StoreAway("no answer in time")
+
+    monkeypatch.setattr(hall.boards, "fill", busy)
+    assert await truth.rebuild(quiet) > 0
+    monkeypatch.undo()
+    await agree(hall, model)
+
+    async def away(*_: Any) -> None:
+        raise StoreAway("away")
+
+    monkeypatch.setattr("workers.ranking.truth.AWAY_PAUSE_S", 0.01)
+    monkeypatch.setattr(hall.boards, "fill", away)
+    with pytest.raises(StoreAway):
+        await truth.rebuild(quiet)
 
 
 async def test_scores_that_come_while_boards_are_made_again_count(hall: Hall, truth: Truth) -> None:
