@@ -43,12 +43,13 @@ class GameFinished(msgspec.Struct, frozen=True, array_like=True, tag="game_finis
 
 
 class PortalTaskSubmitted(msgspec.Struct, frozen=True, array_like=True, tag="portal_task_submitted"):
-    """A player has handed in slow work."""
+    """Slow work has been handed in for a player; `by` is who did it, themselves or another for them."""
 
     user_id: str
     task_id: str
     task_type: str
     priority: str
+    by: str = ""
 
 
 Fact = LoginCompleted | GameFinished | PortalTaskSubmitted

@@ -214,6 +214,14 @@ class AuthSettings(Section, frozen=True):
     secret_file: Annotated[str, "File that holds the master secret instead."] = ""
 
 
+class AuditSettings(Section, frozen=True):
+    """Who did what: how long the database remembers it."""
+
+    keep_s: Annotated[
+        float, Meta(ge=0), "An entry of the audit log stays in the database for so long; 0 for good."
+    ] = 31_536_000.0
+
+
 class LimitsSettings(Section, frozen=True):
     """What one user, address or account may ask for."""
 
@@ -311,6 +319,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     matching: MatchingSettings = MatchingSettings()
     portal: PortalSettings = PortalSettings()
     auth: AuthSettings = AuthSettings()
+    audit: AuditSettings = AuditSettings()
     limits: LimitsSettings = LimitsSettings()
     status: StatusSettings = StatusSettings()
     monitoring: MonitoringSettings = MonitoringSettings()

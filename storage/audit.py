@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, insert, select
+from sqlalchemy import ColumnElement, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -173,6 +173,23 @@ class Audit:
         return await hold(self._redis, keys.AUDIT_LEASE, boot_id, ttl_s)
 
 
+async def thin(database: Database, before_ms: int) -> int:
+    """Remove the oldest rows of before a time in ms since the epoch, BATCH at most. Answers how many.
+
+    Raises StoreAway.
+    """
+    old = select(audit_logs.c.audit_id).where(audit_logs.c.audit_id < _first_id(before_ms))
+    oldest = old.order_by(audit_logs.c.audit_id).limit(BATCH)
+
+    async def work(connection: AsyncConnection) -> int:
+        found = list(await connection.scalars(oldest))
+        if found:
+            await connection.execute(delete(audit_logs).where(audit_logs.c.audit_id.in_(found)))
+        return len(found)
+
+    return await database.transaction(work)
+
+
 async def search(database: Database, wanted: Search, most: int) -> list[Row]:
     """The newest rows that are as wanted, oldest first. Raises StoreAway."""
 
@@ -199,9 +216,13 @@ def _conditions(wanted: Search) -> list[ColumnElement[bool]]:
         else:
             conditions.append(column == escaped(text, "|"))
     if wanted.since_ms is not None:
-        # The ids are in the order of their times for as long as those have 13 digits: until the year 2286.
-        conditions.append(audit_logs.c.audit_id >= f"{wanted.since_ms:013}")
+        conditions.append(audit_logs.c.audit_id >= _first_id(wanted.since_ms))
     return conditions
+
+
+def _first_id(at_ms: int) -> str:
+    """What no id of this time or later comes before: in order to 2286, while times have 13 digits."""
+    return f"{at_ms:013}"
 
 
 def _row(audit_id: str, fields: Sequence[bytes]) -> Mapping[str, Any]:

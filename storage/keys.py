@@ -215,6 +215,11 @@ def user_ticket(user_id: str) -> str:
     return f"{USER_PREFIX}{user_id}{USER_TICKET_SUFFIX}"
 
 
+def user_raise(user_id: str) -> str:
+    """The band of the waiting room that a user is raised to, as long as that lasts."""
+    return f"user:{user_id}:raised"
+
+
 def user_groups(user_id: str) -> str:
     """Set with expiry: the cached ids of the user's groups; `""` alone for none, `?…` while being read."""
     return f"iam:user:{user_id}:groups"

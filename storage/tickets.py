@@ -21,7 +21,7 @@ from storage.wire import Argument, Executor
 
 LIBRARY = Library(
     *("order", "opening", "pace", "estimates", "away", "tickets", "admitting", "standing", "announcing"),
-    "sessions",
+    *("raising", "sessions"),
 )
 
 PREFIXES = (keys.TICKET_PREFIX, keys.TICKET_CLIENT_PREFIX, keys.USER_PREFIX, keys.USER_TICKET_SUFFIX)
@@ -218,7 +218,7 @@ class Tickets:
         names = [
             keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_STATS, record.key,
             keys.ticket(tid), keys.ticket_client(tid), keys.PORTAL_AWAY, keys.PORTAL_BUCKET,
-            keys.PORTAL_CONFIG,
+            keys.PORTAL_CONFIG, keys.user_raise(user_id),
         ]  # fmt: skip
         answer = await self._call(
             "ticket_issue", names, tid, client_id, user_id, str(asker.address), asker.sent_ms, self._ttl_ms,

@@ -1,6 +1,6 @@
 #!lua name=lobbyd_tickets_@VERSION@
 -- The order of the waiting room, and the beginning of the library that opening.lua, pace.lua, estimates.lua, away.lua,
--- tickets.lua, admitting.lua, standing.lua, announcing.lua and sessions.lua go on with.
+-- tickets.lua, admitting.lua, standing.lua, announcing.lua, raising.lua and sessions.lua go on with.
 --
 -- A ticket's score is its tier's band and in it the µs of its arrival: VIP, PREMIUM, NORMAL. Places are given out
 -- by score, tier before tier, but of every `factor` places one goes to whoever has waited longest, whatever the
@@ -76,9 +76,9 @@ local function is_mixed(waiting)
   return tiers > 1
 end
 
--- How many of higher tiers have come so far: only they can make a place worse.
+-- How many of higher tiers, and who were raised, have come so far: only they can make a place worse.
 local function higher_arrivals(stats, band)
-  local count = 0
+  local count = band > 0 and tonumber(redis.call('HGET', stats, 'raised') or 0) or 0
   for higher = 1, band do count = count + tonumber(redis.call('HGET', stats, 'arrived' .. TIERS[higher]) or 0) end
   return count
 end

@@ -105,7 +105,7 @@ end
 
 -- Issues the user's ticket, or hands the existing one over to this login: a compare-and-set on who
 -- asked last, so that a login which was asked for earlier never takes it from a later one.
--- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away, bucket, config.
+-- KEYS: user's ticket, waiting, stats, record, new ticket, new ticket's clients, away, bucket, config, the user's raise.
 -- ARGV: tid, clientId, uid, owner, sent ms, ttl ms, most waiting, family, record ttl ms, ticket prefix, clients prefix,
 -- band of the tier, wait factor, risk, number drawn, trace of the stay, match that is to be looked for or ''.
 -- Answers {'issued'|'kept', tid, clientId, status, position, total, who is to be kicked out or '', ms to wait or -1, ms
@@ -139,7 +139,7 @@ local function issue(keys, args)
     end
   end
   if total >= tonumber(args[7]) then return {'full', total} end
-  local band = tonumber(args[12])
+  local band = math.min(tonumber(args[12]), tonumber(redis.call('GET', keys[10]) or args[12]))
   local arrival = arrive(keys[3], now_us(), seen.opens_at, band, tonumber(args[15]))
   redis.call('HINCRBY', keys[3], 'issued', 1)
   redis.call('HINCRBY', keys[3], 'arrived' .. TIERS[band + 1], 1)
@@ -314,7 +314,7 @@ local function ledger(keys, args)
   return answer
 end
 
-register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set', 'zset', 'hash', 'hash'}, issue)
+register('ticket_issue', {'string', 'zset', 'hash', 'string', 'hash', 'set', 'zset', 'hash', 'hash', 'string'}, issue)
 register('ticket_stream', {'hash', 'zset', 'zset', 'zset', 'hash', 'hash', 'hash'}, stream)
 register('ticket_cancel', {'hash', 'set', 'string', 'string', 'zset', 'zset', 'hash', 'hash', 'zset', 'zset'}, cancel)
 register('ticket_survey', {'zset', 'hash', 'hash', 'hash'}, survey)

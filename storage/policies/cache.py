@@ -16,7 +16,7 @@ CACHE_LIFE_S = 300
 """How long a change that was made by hand in SQL may take to be noticed by who reads the cache."""
 
 
-DEFAULTS_REVISION = "0008"
+DEFAULTS_REVISION = "0009"
 """The newest migration that brings policies or groups: what was cached before it is not read after it."""
 
 

@@ -23,6 +23,7 @@ from storage.audit import (
     WhenFull,
     as_field,
     search,
+    thin,
 )
 from storage.connections import connect
 from storage.database import Database
@@ -150,6 +151,49 @@ async def test_what_somebody_else_put_there_ends_nobody(redis: Redis, database: 
     assert [row.who[:4] for row in await search(database, Search(), 10)] == ["xxxx", "anna"]
 
 
+async def put(redis: Redis, database: Database, *ids: str) -> None:
+    """Entries of these times."""
+    for each in ids:
+        await redis.xadd(keys.AUDIT_PENDING, {"who": each, "action": "a", "result": "ALLOWED"}, id=each)
+    await drain(redis, database)
+
+
+async def test_what_is_old_ends_in_sql_a_batch_at_a_time(redis: Redis, database: Database) -> None:
+    old = [f"1700000000000-{number}" for number in range(BATCH + 2)]
+    await put(redis, database, *old, "1700000000999-7", "1700000001000-0", "1700000001001-0")
+    assert await thin(database, 1_700_000_000_000) == 0
+    assert [await thin(database, 1_700_000_001_000) for _ in range(3)] == [BATCH, 3, 0]
+    left = [row.who for row in await search(database, Search(), 10)]
+    assert left == ["1700000001000-0", "1700000001001-0"]
+
+
+async def test_two_that_end_what_is_old_at_once_do_no_harm(redis: Redis, database: Database) -> None:
+    await put(redis, database, *(f"1700000000000-{number}" for number in range(300)), "1800000000000-0")
+    await asyncio.gather(*(thin(database, 1_750_000_000_000) for _ in range(4)))
+    assert await count(database) == 1
+
+
+@pytest.mark.parametrize(("keep_s", "left"), [(86_400.0, ["new", "newer"]), (0.0, ["old", "new", "newer"])])
+async def test_the_worker_that_moves_the_log_ends_what_is_old(
+    redis: Redis, database: Database, keep_s: float, left: list[str]
+) -> None:
+    await redis.xadd(keys.AUDIT_PENDING, {"who": "old", "result": "ALLOWED"}, id="1700000000000-0")
+    await Audit(redis).append([Entry("new", "a", "b", "ALLOWED", "-")])
+    running = asyncio.create_task(Auditing(Audit(redis), database, "boot", keep_s).run())
+    async with asyncio.timeout(20):
+        while "new" not in (await whose(database)):
+            await asyncio.sleep(0.02)
+        await Audit(redis).append([Entry("newer", "a", "b", "ALLOWED", "-")])
+        while "newer" not in (await whose(database)):
+            await asyncio.sleep(0.02)
+    assert await whose(database) == left
+    running.cancel()
+
+
+async def whose(database: Database) -> list[str]:
+    return [row.who for row in await search(database, Search(), 10)]
+
+
 async def test_one_at_a_time_leads(redis: Redis) -> None:
     audit = Audit(redis)
     assert [await audit.lead(boot, 60) for boot in ("a", "b", "a")] == [True, False, True]
@@ -176,7 +220,7 @@ async def test_what_goes_on_when_too_much_waits_is_shown_and_counted(redis: Redi
 
 
 async def test_the_loss_is_told_once(redis: Redis, database: Database) -> None:
-    audit, found = Audit(redis), Auditing(Audit(redis), database, "boot")
+    audit, found = Audit(redis), Auditing(Audit(redis), database, "boot", 0.0)
     await audit.append([JOIN] * 5, WhenFull.COUNT, most_pending=2)
     with structlog.testing.capture_logs() as told:
         for _ in range(3):

@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 from storage import keys
 from storage.admission import AdmissionSettings
 from storage.holders import Entrance
+from storage.raises import Raises
 from storage.sessions import Reused, Sessions, SignedIn
 from storage.tickets import LIBRARY, Asker, Place, Tickets
 from storage.whereabouts import Whereabouts
@@ -99,6 +100,7 @@ CALLS: dict[str, Ask] = {
     "rotate": lambda scene, _, sessions: sessions.rotate(
         "eve", token("one", 1), token("one", 2).hash, scene.signed_in.issued_ms, scene.room.record(), RIGHTS
     ),
+    "raise": lambda scene, _, sessions: Raises(sessions._redis, TTL_S).grant("ada", scene.room.record()),
     "leave": lambda scene, _, sessions: Whereabouts(cast(Wire, sessions._redis)).left(
         [("eve", scene.streamer.address)]
     ),

@@ -22,10 +22,10 @@ HOSTILE = [
 KEYS = re.compile(
     r"""
     (user|session|refresh_tokens|places):[a-z0-9_.-]{3,32}
-    | user:[a-z0-9_.-]{3,32}:ticket
+    | user:[a-z0-9_.-]{3,32}:(ticket|raised)
     | iam:user:[a-z0-9_.-]{3,32}:groups
     | (ticket|sse:clients):tid_[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{22}
-    | request:[0-9a-f]+
+    | request:[0-9a-f-]+
     | limit:[a-z-]+:([a-z0-9_.-]{3,32}|[0-9a-f]{32}|[a-z0-9_.-]{3,32}:[0-9a-f]{32})
     | (usernames|emails|server_ids|queue_ids|status_queue|event_bus)
     | (queue_meta|queue_stats):[A-Za-z0-9_:-]+

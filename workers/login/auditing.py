@@ -1,4 +1,7 @@
-"""Moves the audit log to SQL, while this worker holds the lease; the next takes over when it dies."""
+"""Moves the audit log to SQL and ends what is old there, while this worker holds the lease.
+
+The next takes over when it dies.
+"""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,23 +9,30 @@ from collections.abc import Iterator
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from storage.audit import BATCH, Arrears, Audit
+from storage.audit import BATCH, Arrears, Audit, thin
 from storage.database import Database
 from storage.errors import StoreAway
+from storage.servers import now_ms
 
 log = structlog.get_logger(__name__)
 
 PAUSE_S = 0.5
 LEASE_S = 3.0
 
+THIN_S = 60.0
+"""Time between two looks for what is too old, once there is no more of it."""
+
 
 class Auditing:
     """The side task that keeps the durable audit log up with the one that people look at."""
 
-    def __init__(self, audit: Audit, database: Database, boot_id: str) -> None:
+    def __init__(self, audit: Audit, database: Database, boot_id: str, keep_s: float) -> None:
+        """`keep_s` is how long an entry stays in SQL, 0 for good."""
         self._audit = audit
         self._database = database
         self._boot_id = boot_id
+        self._keep_ms = int(keep_s * 1000)
+        self._thin_at_s = 0.0
         self._arrears: Arrears | None = None
         self._told = 0
 
@@ -55,7 +65,20 @@ class Auditing:
             return False
         self._arrears = await self._audit.arrears()
         self._tell(self._arrears)
-        return await self._audit.drain(self._database) == BATCH
+        moved = await self._audit.drain(self._database)
+        return BATCH in (moved, await self._thin())
+
+    async def _thin(self) -> int:
+        """End the oldest of what is too old, so little at a time that what is new need not wait."""
+        clock_s = asyncio.get_running_loop().time()
+        if not self._keep_ms or clock_s < self._thin_at_s:
+            return 0
+        ended = await thin(self._database, now_ms() - self._keep_ms)
+        if ended:
+            log.info("old entries of the audit log ended", count=ended)
+        if ended < BATCH:
+            self._thin_at_s = clock_s + THIN_S
+        return ended
 
     def _tell(self, arrears: Arrears) -> None:
         if arrears.lost > self._told:

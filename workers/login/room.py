@@ -21,11 +21,13 @@ from storage.notifications import Notifications
 from storage.permissions import Permissions
 from storage.policies import Policies, PolicyWatch
 from storage.queues import QueueServer
+from storage.raises import Raises
 from storage.sessions import Sessions
 from storage.tasks import Tasks
 from storage.tickets import Asker, Tickets
 from storage.users import Users
 from workers.gate import Gate
+from workers.hearing import bus_intake
 from workers.login.admission import Admission
 from workers.login.auditing import Auditing
 from workers.login.caution import Caution, Origins
@@ -39,6 +41,7 @@ from workers.process import Kind, WorkerProcess, request_intake
 from workers.requests import Call, Handlers, Requests
 
 CONCURRENCY = 1000
+TASKS_HELD = 50
 STEP_ATTEMPTS = 5
 
 HOUR_S = 3600
@@ -82,7 +85,7 @@ def asker(call: Call[Any]) -> Asker:
 def assemble(process: WorkerProcess) -> Kind:
     """The parts of a login worker process. Raises ConfigError."""
     # Registers the handlers, which need this module.
-    from workers.login import permissions, registration, signing_in, waiting  # noqa: F401, PLC0415
+    from workers.login import permissions, raising, registration, signing_in, waiting  # noqa: F401, PLC0415
 
     config = process.config
     if not config.database.url:
@@ -95,9 +98,10 @@ def assemble(process: WorkerProcess) -> Kind:
         settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
     )
     survey = Survey(room.tickets, process.outbox, room.admission, process.boot_id, settings, configure)
-    auditing = Auditing(room.audit, database, process.boot_id)
+    auditing = Auditing(room.audit, database, process.boot_id, config.audit.keep_s)
     process.exporter.add(auditing.figures)
     key_ring = KeyRing(database, process.secrets)
+    hear = raising.Raising(room, Raises(process.wire, login.ticket_ttl_s)).hear
 
     async def prepare_database() -> None:
         await migrate(config.database.url)
@@ -121,7 +125,10 @@ def assemble(process: WorkerProcess) -> Kind:
         room.hashing.close()
 
     return Kind(
-        [request_intake(config, _requests(process, room), CONCURRENCY)],
+        [
+            request_intake(config, _requests(process, room), CONCURRENCY),
+            bus_intake("login", hear, TASKS_HELD),
+        ],
         before=[
             Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
             Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),

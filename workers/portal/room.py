@@ -13,11 +13,12 @@ from runtime.daemon import Step
 from runtime.settings import Config
 from storage.connections import connect_blocking
 from storage.database import Database
+from storage.events import open_bus
 from storage.files import Files
 from storage.migrations import migrate
 from storage.notifications import Notifications
 from storage.objects import Objects
-from storage.queues import QueueServer
+from storage.queues import Outbox, QueueServer
 from storage.tasks import TaskArchive, Tasks, TaskStatus, TaskWork
 from storage.users import Users
 from storage.whereabouts import Whereabouts
@@ -49,6 +50,7 @@ class PortalRoom:
     notifications: Notifications
     users: Users
     telling: Telling
+    outbox: Outbox
     gate: Gate
     turns: Turns
 
@@ -95,6 +97,9 @@ def assemble(process: WorkerProcess) -> Kind:
     async def register_handlers() -> None:
         handlers.check()
 
+    async def prepare_bus() -> None:
+        await open_bus(process.redis)
+
     async def create_task_queues() -> None:
         await asyncio.gather(*(room.tasks.create(kind.name) for kind in kinds))
 
@@ -108,6 +113,7 @@ def assemble(process: WorkerProcess) -> Kind:
         intakes=[request_intake(process.config, requests, CONCURRENCY)],
         before=[
             Step("database", prepare_database, room.database.close, attempts=STEP_ATTEMPTS),
+            Step("event bus", prepare_bus, attempts=STEP_ATTEMPTS),
             Step("task queues", create_task_queues, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),
         ],
@@ -144,6 +150,7 @@ def _room(process: WorkerProcess) -> PortalRoom:
         notifications=Notifications(database),
         users=Users(database, process.redis, process.secrets),
         telling=Telling(Whereabouts(process.wire), process.outbox),
+        outbox=process.outbox,
         gate=open_gate(database, process.redis, process.wire, process.secrets),
         turns=Turns(tasks),
     )

@@ -20,6 +20,7 @@ from protocol.messages.portal import CancelTask, Channel, Submit, Submitted, Tas
 from storage.policies import Question
 from storage.tasks import Accepted, NewTask, TaskNotFound, TaskOver, TaskQueueFull, TaskStatus, TooManyTasks
 from storage.tickets import Record
+from workers.portal.announcing import announce_urgent
 from workers.portal.data_processing import DataProcessing
 from workers.portal.file_upload import FileUpload
 from workers.portal.line import Change
@@ -91,11 +92,13 @@ async def _accept(
 ) -> Accepted:
     task = NewTask(task_id, user_id, call.data.priority, message, kept, held_bytes)
     try:
-        return await room.tasks.submit(call.data.task_type.value, task)
+        accepted = await room.tasks.submit(call.data.task_type.value, task)
     except TooManyTasks:
         raise RequestError(TOO_MANY_TASKS) from None
     except TaskQueueFull:
         raise RequestError(BUSY, retry_after_ms=BUSY_RETRY_MS) from None
+    await announce_urgent(room.outbox, call, accepted.task_id, user_id)
+    return accepted
 
 
 async def _submit_file(

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from storage.migrations.versions import v0006_policies, v0008_gates
+from storage.migrations.versions import v0006_policies, v0008_gates, v0009_raises
 from storage.policies import Policy, Rule, Rulebook
 from storage.policies.rulebook import GroupRecord
 
@@ -24,7 +24,7 @@ DEFAULTS = [
             "description": policy["description"],
             "rules": policy["rules"],
         }
-        for policy in (*v0006_policies._DEFAULTS, v0008_gates._DEFAULT)
+        for policy in (*v0006_policies._DEFAULTS, v0008_gates._DEFAULT, v0009_raises._DEFAULT)
     )
 ]
 

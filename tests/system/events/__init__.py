@@ -1,0 +1,1 @@
+"""What one part announces, others do: once each, whoever dies."""
