@@ -125,6 +125,7 @@ async def crowd(running: Running, *names: str) -> AsyncIterator[dict[str, asynci
                 await waiting[name]
                 with Desk(running).redis() as redis:
                     redis.hincrbyfloat(keys.PORTAL_BUCKET, "tokens", -HELD)
+                    redis.delete(keys.PORTAL_READY)  # when their deadlines pass, others come in for them
         yield {name: waiting[name] for name in names}
 
 
