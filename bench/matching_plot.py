@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from bench.drawing import COLOURS, Panel, page
 from bench.harness import quantile
-from bench.rush_plot import COLOURS, GAP, LEFT, PANEL_HEIGHT, WIDTH, Panel, svg_text
 from storage.matches import DIFFICULTIES
 
 if TYPE_CHECKING:
@@ -34,18 +34,8 @@ def draw(evening: "Evening") -> str:
             lambda bucket: 100 * bucket.in_vain / ((bucket.in_vain + len(bucket.waits_s)) or 1),
         ),
     ]
-    height = 60 + len(panels) * (PANEL_HEIGHT + GAP)
     players = sum(len(bucket.waits_s) + bucket.in_vain for bucket in evening.buckets.values())
-    parts = [
-        svg_text(LEFT, 26, f"{players:,} players in an evening", size=18, weight="bold"),
-        *(part for panel in panels for part in panel.parts),
-    ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" font-family="sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
+    return page(f"{players:,} players in an evening", panels)
 
 
 def _over_time(evening: "Evening") -> Panel:

@@ -5,18 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from bench.rush_plot import (
-    COLOURS,
-    GAP,
-    LEFT,
-    PANEL_HEIGHT,
-    RATE_COLOUR,
-    TICKS,
-    WIDTH,
-    Panel,
-    Points,
-    svg_text,
-)
+from bench.drawing import COLOURS, RATE_COLOUR, TICKS, Panel, Points, page
 
 if TYPE_CHECKING:
     from bench.tide import Tide
@@ -28,19 +17,8 @@ SMOOTH_S = 2.0
 def draw(tide: "Tide", shape: Points) -> str:
     """The drawing as SVG."""
     end_s = shape[-1][0]
-    panels = [_asked(tide, shape, end_s), _load(tide, end_s), _workers(tide, end_s)]
-    height = 60 + len(panels) * (PANEL_HEIGHT + GAP)
     title = f"{tide.asked:,} accounts asked for, {len(tide.took_s):,} answered, {tide.accounts:,} made"
-    parts = [
-        svg_text(LEFT, 26, title, size=18, weight="bold"),
-        *(part for panel in panels for part in panel.parts),
-    ]
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-        f'height="{height}" font-family="sans-serif">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join(parts)
-        + "\n</svg>\n"
-    )
+    return page(title, [_asked(tide, shape, end_s), _load(tide, end_s), _workers(tide, end_s)])
 
 
 def _asked(tide: "Tide", shape: Points, end_s: float) -> Panel:
