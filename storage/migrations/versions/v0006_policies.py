@@ -1,12 +1,11 @@
 """Policies, with those that lobbyd's own gates go by, and the audit log."""
 
-import json
-import time
-
 from alembic import op
-from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, String, Table, Text, select
+from sqlalchemy import BigInteger, Column, PrimaryKeyConstraint, String, Text
 from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARCHAR
 from sqlalchemy.types import TypeEngine
+
+from storage.migrations.default_policies import insert_missing
 
 revision = "0006"
 down_revision = "0005"
@@ -69,7 +68,7 @@ def _long_text() -> TypeEngine[str]:
 
 
 def upgrade() -> None:
-    policies = op.create_table(
+    op.create_table(
         "policies",
         Column("policy_id", _ascii(64), nullable=False),
         Column("policy_name", _text(64), nullable=False),
@@ -106,17 +105,4 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_nopad_bin",
     )
     op.create_index("ix_audit_logs_who_at", "audit_logs", ["who", "at"], if_not_exists=True)
-    _insert_defaults(policies)
-
-
-def _insert_defaults(policies: Table) -> None:
-    present = set(op.get_bind().scalars(select(policies.c.policy_id)))
-    now_ms = int(time.time() * 1000)
-    missing = [policy for policy in _DEFAULTS if policy["policy_id"] not in present]
-    op.bulk_insert(
-        policies,
-        [
-            {**policy, "rules": json.dumps(policy["rules"], ensure_ascii=False), "updated_at": now_ms}
-            for policy in missing
-        ],
-    )
+    insert_missing(_DEFAULTS)

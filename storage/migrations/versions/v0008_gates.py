@@ -3,11 +3,7 @@
 Before, the names of the roles were compared in code.
 """
 
-import json
-import time
-
-from alembic import op
-from sqlalchemy import BigInteger, String, Text, column, select, table
+from storage.migrations.default_policies import insert_missing
 
 revision = "0008"
 down_revision = "0007"
@@ -33,15 +29,4 @@ _DEFAULT = {
 
 
 def upgrade() -> None:
-    policies = table(
-        "policies",
-        column("policy_id", String),
-        column("policy_name", String),
-        column("description", String),
-        column("rules", Text),
-        column("updated_at", BigInteger),
-    )
-    if _DEFAULT["policy_id"] in set(op.get_bind().scalars(select(policies.c.policy_id))):
-        return
-    rules = json.dumps(_DEFAULT["rules"], ensure_ascii=False)
-    op.bulk_insert(policies, [{**_DEFAULT, "rules": rules, "updated_at": int(time.time() * 1000)}])
+    insert_missing([_DEFAULT])
