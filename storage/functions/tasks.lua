@@ -141,6 +141,7 @@ end
 -- KEYS: queue, order, delayed, pace, shares. ARGV: consumer, most, task prefix.
 -- Answers {{entry id, fields}...}, the ms until a pause is over or -1, and the newest entry id there has been.
 local function take(keys, args)
+  redis.call('XPENDING', keys[1], GROUP) -- where the group is lost, this refuses before anything is written
   local now_ms = math.floor(now_us() / 1000)
   local clock = pace_of(keys[4])
   wake(keys[3], keys[2], clock, now_ms)
@@ -385,7 +386,7 @@ local function restore(keys, args)
   return answers
 end
 
--- Tasks that changed since they were written to the database, the oldest changes first. Only one process may ask.
+-- Tasks that changed since they were written to the database, the oldest changes first.
 -- KEYS: unsaved. ARGV: task prefix, queue prefix, most, most bytes of messages.
 -- Answers {{id, fields, message or ''}...}, and how many changes these are.
 local function unsaved(keys, args)
@@ -410,6 +411,12 @@ local function unsaved(keys, args)
   return {answers, changes}
 end
 
+-- Forgets the oldest changes, which are written: for who has the lease still. Else another is at the same ones.
+-- KEYS: unsaved, lease. ARGV: who asks, how many changes.
+local function saved(keys, args)
+  if redis.call('GET', keys[2]) == args[1] then redis.call('LTRIM', keys[1], args[2], -1) end
+end
+
 local EMPTYING = {'allow-oom'}
 
 register('task_submit', {'stream', 'hash', 'hash', 'zset', 'zset', 'hash', 'list'}, submit)
@@ -425,3 +432,4 @@ register('task_requeue', {'stream', 'hash', 'zset', 'zset', 'hash', 'list', 'str
 register('task_run_without', {'string'}, run_without)
 register('task_restore', {'stream', 'hash', 'zset', 'zset', 'hash'}, restore)
 register('task_unsaved', {'list'}, unsaved)
+register('task_saved', {'list', 'string'}, saved, EMPTYING)

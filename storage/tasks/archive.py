@@ -40,8 +40,8 @@ class TaskArchive:
         """Whether this process is the one that writes now; asking in time keeps it so."""
         return await hold(self._redis, keys.PORTAL_ARCHIVE, boot_id, ttl_s)
 
-    async def save(self) -> int:
-        """Write what changed first. Answers how many changes that were, 0 when all is written."""
+    async def save(self, boot_id: str) -> int:
+        """Write what changed first, as the process that leads. Answers how many changes that were, 0 for none."""
         args = (keys.TASK_PREFIX, keys.TASK_QUEUE_PREFIX, MOST_CHANGES, MOST_BYTES)
         with redis_away_is_store_away():
             changed, changes = await LIBRARY.call(self._redis, "task_unsaved", [keys.PORTAL_UNSAVED], args)
@@ -50,7 +50,9 @@ class TaskArchive:
             await self._database.transaction(_putting(sorted(rows, key=lambda row: str(row["task_id"]))))
         if changes:
             with redis_away_is_store_away():
-                await self._redis.execute_command("LTRIM", keys.PORTAL_UNSAVED, changes, -1)
+                await LIBRARY.call(
+                    self._redis, "task_saved", [keys.PORTAL_UNSAVED, keys.PORTAL_ARCHIVE], [boot_id, changes]
+                )
         return int(changes)
 
     async def get(self, task_id: str) -> TaskState | None:

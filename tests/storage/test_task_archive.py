@@ -9,7 +9,7 @@ import pytest
 from protocol.queues import Lane
 from storage import keys
 from storage.connections import connect
-from storage.database import Database
+from storage.database import Database, T, Work
 from storage.files import Files
 from storage.migrations import migrate
 from storage.objects import Objects
@@ -18,6 +18,19 @@ from storage.tasks import Ended, NewTask, TaskArchive, Tasks, TaskStatus, TaskWo
 from tests.servers import RedisServer
 
 KIND = "chore"
+
+
+class Stalling(Database):
+    """A database whose transactions wait until they may begin."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.asked, self.may_begin = asyncio.Event(), asyncio.Event()
+
+    async def transaction(self, work: Work[T]) -> T:
+        self.asked.set()
+        await self.may_begin.wait()
+        return await super().transaction(work)
 
 
 class Office:
@@ -33,13 +46,13 @@ class Office:
 
     async def submit(self, *names: str) -> None:
         """Have tasks accepted, and written to the database."""
-        new = [NewTask(f"task_1_a_{name}", "a", Lane.NORMAL, name.encode()) for name in names]
-        await self.tasks.submit_many(KIND, new)
+        await self.tasks.submit_many(KIND, [new_task(name) for name in names])
         await self.save()
 
     async def save(self) -> None:
         """Write what changed to the database."""
-        while await self.archive.save():
+        assert await self.archive.lead("one", 60)
+        while await self.archive.save("one"):
             pass
 
     async def restore(self) -> int:
@@ -64,6 +77,11 @@ class Office:
     async def taken(self) -> list[bytes]:
         """Take all that waits. Answers the tasks' inputs."""
         return sorted(task.message for task in (await self.work.take(KIND, 100)).tasks)
+
+
+def new_task(name: str) -> NewTask:
+    """A task of the one user."""
+    return NewTask(f"task_1_a_{name}", "a", Lane.NORMAL, name.encode())
 
 
 @pytest.fixture
@@ -116,3 +134,24 @@ async def test_a_task_that_was_taken_before_it_was_written_comes_back_too(office
     assert state is not None
     assert (state.status, state.priority) == (TaskStatus.PENDING, "high")
     assert await office.taken() == [b"quick"]
+
+
+async def test_who_stalls_and_loses_the_lease_forgets_nothing_that_is_not_written(
+    office: Office, sqlite_url: str
+) -> None:
+    await office.tasks.submit_many(KIND, [new_task("one"), new_task("two")])
+    slow = Stalling(sqlite_url)
+    stalled = TaskArchive(slow, office.redis, office.tasks)
+    assert await stalled.lead("stalled", 60)
+    saving = asyncio.create_task(stalled.save("stalled"))
+    await slow.asked.wait()
+    await office.redis.delete(keys.PORTAL_ARCHIVE)  # its time is over
+    await office.save()
+    await office.tasks.submit(KIND, new_task("three"))
+
+    slow.may_begin.set()
+    await saving
+    await slow.close()
+
+    await office.save()
+    assert await office.archive.get("task_1_a_three") is not None

@@ -8,7 +8,7 @@ import pytest
 from protocol.queues import Lane
 from storage import keys
 from storage.connections import connect
-from storage.queues import QueueServer
+from storage.queues import GROUP, QueueServer
 from storage.tasks import (
     Accepted,
     Ended,
@@ -250,6 +250,13 @@ class TestRestoring:
         assert await office.work.fail(KIND, task, "", retries=1, pause_s=0) is None
         assert await office.other.claim(KIND, 0) is None
         assert await office.backlog() == 0
+
+    async def test_who_meets_a_lost_group_loses_no_task(self, office: Office) -> None:
+        (task_id,) = await office.submit("a")
+        await office.redis.xgroup_destroy(keys.task_queue(KIND), GROUP)
+
+        assert await office.take() == [], "the group is made again"
+        assert [task.task_id for task in await office.take()] == [task_id]
 
 
 class TestEnding:

@@ -34,8 +34,9 @@ class Archiving:
 
     async def _write(self) -> None:
         while await self._archive.lead(self._boot_id, LEASE_S):
-            restored = await self._archive.restore(self._files)
+            changes = await self._archive.save(self._boot_id)
+            restored = await self._archive.restore(self._files)  # may take longer than the lease
             if restored:
                 log.warning("Redis had lost tasks and has them again", count=restored)
-            if not await self._archive.save():
+            if not changes:
                 await asyncio.sleep(PAUSE_S)
