@@ -211,6 +211,8 @@ class Link:
             self.end(TakenOver(event.reason, event.message))
         elif isinstance(event, Goodbye):
             self._judge(event)
+        else:
+            self._failures = 0
         self._on_event(name, event)
 
     def _take_loss(self, lost: ConnectionLost) -> None:

@@ -132,6 +132,8 @@ class Player:
         if self._stream is not None:
             self._stream.end()
         self._stream = EventStream(limit)
+        if self._link.ended is not None:
+            self._stream.end(self._link.ended)
         return self._stream
 
     # Coming in.

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from client import ClientError, ConnectionLost, RequestFailed, TakenOver
+from client import ClientError, ConnectionLost, RequestFailed, TakenOver, link
 from protocol.errors import (
     BUSY,
     INVALID_TOKEN,
@@ -218,3 +218,41 @@ async def test_close_while_reconnecting(peers: list[Peer]) -> None:
     await other.connections[0].closed.wait()
     with pytest.raises(ClientError, match="left"):
         await player.request(Ping())
+
+
+async def test_events_of_a_stay_that_is_over_end_at_once(peers: list[Peer]) -> None:
+    teach_sign_in(peers)
+    async with player_of(peers) as player:
+        await player.sign_in("hong", "long enough")
+        connection, _, _ = at(player, peers)
+        kick(connection)
+        with pytest.raises(TakenOver):
+            while True:
+                await player.request(Ping())
+
+        async with asyncio.timeout(10):
+            with pytest.raises(TakenOver):
+                await anext(player.events())
+
+
+async def test_a_connection_that_was_heard_of_begins_the_pauses_anew(
+    peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def at_once(count: int, _: int | None) -> float:
+        failures.append(count)
+        return 0.0
+
+    monkeypatch.setattr(link, "pause_s", at_once)
+    teach_sign_in(peers)
+    async with player_of(peers) as player:
+        await player.sign_in("hong", "long enough")
+        events = player.events()
+        for _ in range(3):
+            connection, _, _ = at(player, peers)
+            connection.event("QUEUE_READY", tid="T9", finalizeDeadlineSec=1)
+            await anext(events)
+            connection.transport.abort()
+            assert await anext(events) == resumed()
+    assert failures == [1, 1, 1]
