@@ -179,13 +179,15 @@ def _expected(kind: msgspec.inspect.Type) -> str:
             return "one of " + ", ".join(map(_shown, values))
         case msgspec.inspect.IntType(ge=least, le=most):
             return "an integer" + _range(least, most)
-        case msgspec.inspect.FloatType(gt=above, le=most):
-            return f"a number above {above} and at most {most}"
+        case msgspec.inspect.FloatType(gt=above, ge=least, le=most):
+            return "a number" + (
+                _range(least, most) if above is None else f" above {above} and at most {most}"
+            )
         case _:
             return "text"
 
 
-def _range(least: int | None, most: int | None) -> str:
+def _range(least: float | None, most: float | None) -> str:
     return f" of at least {least}" if most is None else f" from {least} to {most}"
 
 

@@ -218,7 +218,9 @@ class AuditSettings(Section, frozen=True):
     """Who did what: how long the database remembers it."""
 
     keep_s: Annotated[
-        float, Meta(ge=0), "An entry of the audit log stays in the database for so long; 0 for good."
+        float,
+        Meta(ge=0, le=3_153_600_000),  # a hundred years: finite, as a Duration is
+        "An entry of the audit log stays in the database for so long; 0 for good.",
     ] = 31_536_000.0
 
 
@@ -265,7 +267,9 @@ class MonitoringSettings(Section, frozen=True):
     queue_share: Annotated[Share, "Alert: a queue is full to this share of its size."] = 0.8
     oldest_age_s: Annotated[Duration, "Alert: the oldest entry of a queue waits for so long."] = 30.0
     error_share: Annotated[Share, "Alert: this share of requests fails."] = 0.01
-    latency_p99_ms: Annotated[float, Meta(gt=0), "Alert: one request in a hundred takes longer."] = 1000.0
+    latency_p99_ms: Annotated[
+        float, Meta(gt=0, le=3_600_000), "Alert: one request in a hundred takes longer."
+    ] = 1000.0
     dead_letters: Annotated[int, Meta(ge=0), "Alert: a queue has more dead letters."] = 0
     estimate_error_s: Annotated[
         Duration, "Alert: players in line are let in so much off what they were told."

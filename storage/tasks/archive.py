@@ -41,7 +41,7 @@ class TaskArchive:
         return await hold(self._redis, keys.PORTAL_ARCHIVE, boot_id, ttl_s)
 
     async def save(self, boot_id: str) -> int:
-        """Write what changed first, as the process that leads. Answers how many changes that were, 0 for none."""
+        """Write what changed first, as the one who leads. Answers how many changes that were, or 0."""
         args = (keys.TASK_PREFIX, keys.TASK_QUEUE_PREFIX, MOST_CHANGES, MOST_BYTES)
         with redis_away_is_store_away():
             changed, changes = await LIBRARY.call(self._redis, "task_unsaved", [keys.PORTAL_UNSAVED], args)

@@ -159,6 +159,15 @@ def test_an_integer_too_great_for_a_duration_is_an_error_like_any_other() -> Non
     assert "socketd.keepalive_s: expected" in error_of(None, overrides=["socketd.keepalive_s=1" + "0" * 5000])
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, setting in settings().items() if type(setting.default) is float]
+)
+def test_every_number_is_finite_and_its_range_is_told(name: str) -> None:
+    said = error_of(None, overrides=[f"{name}=inf"])
+    assert f"{name}: expected a number " in said
+    assert "None" not in said
+
+
 def test_an_unknown_key_that_resembles_none_is_answered_with_those_there_are() -> None:
     assert error_of(None, overrides=["status.zzz=1"]) == (
         "--set: status.zzz: unknown; there are status.heartbeat_s, status.missed_heartbeats"
