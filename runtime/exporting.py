@@ -54,9 +54,9 @@ class Exporter:
         """Serve. Raises OSError when there is no free port."""
         if not self._settings.port:
             return
+        self._server, self.port = self._serve()
         for collector in self._collectors:
             REGISTRY.register(collector)
-        self._server, self.port = self._serve()
 
     def _serve(self) -> tuple[Served, int]:
         first = self._settings.port

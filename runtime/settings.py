@@ -277,7 +277,14 @@ class MonitoringSettings(Section, frozen=True):
     redis_memory_bytes: Annotated[int, Meta(ge=0), "Alert: Redis uses more; 0 for no alert."] = 17_179_869_184
     escalate_after_s: Annotated[Duration, "A WARNING that lasts so long becomes CRITICAL."] = 300.0
     clear_after_s: Annotated[Duration, "An alert closes once all has been well for so long."] = 10.0
-    webhook: Annotated[str, 'URL that gets each alert as a JSON POST; "" for none.'] = ""
+    webhook: Annotated[
+        Secret,
+        Meta(
+            pattern=r"\A(https?://\S+)?\Z",
+            extra={"expected": 'a URL such as https://hooks.example.com/alerts, or ""'},
+        ),
+        'URL that gets each alert as a JSON POST; "" for none.',
+    ] = ""
 
 
 class MetricsSettings(Section, frozen=True):

@@ -4,7 +4,6 @@ An upload is a row without `stored_at` and parts in the store, each named by its
 The row is written first and removed last, so nothing lies in the store that no row knows of.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database
 from storage.objects import Objects
+from storage.servers import now_ms
 from storage.tables import portal_files, users
 
 CLEANED_AT_ONCE = 100
@@ -79,7 +79,7 @@ class Files:
             "user_id": user_id,
             "file_name": file_name,
             "size_bytes": size_bytes,
-            "created_at": _now_ms(),
+            "created_at": now_ms(),
         }
 
         async def work(connection: AsyncConnection) -> None:
@@ -135,7 +135,7 @@ class Files:
         """Note that a file is whole in the store."""
 
         async def work(connection: AsyncConnection) -> None:
-            values = {"sha256": sha256, "content_type": content_type, "stored_at": _now_ms()}
+            values = {"sha256": sha256, "content_type": content_type, "stored_at": now_ms()}
             await connection.execute(
                 update(portal_files).where(portal_files.c.file_id == file_id).values(values)
             )
@@ -158,7 +158,7 @@ class Files:
 
     async def unfinished(self, older_than_s: float, after: str) -> Sequence[File]:
         """Uploads that were begun so long ago, by their ids: a batch of those that come after `after`."""
-        before_ms = _now_ms() - int(older_than_s * 1000)
+        before_ms = now_ms() - int(older_than_s * 1000)
 
         async def query(connection: AsyncConnection) -> Sequence[File]:
             found = (
@@ -177,7 +177,3 @@ class Files:
 
 
 _COLUMNS = tuple(portal_files.c[name] for name in File.__dataclass_fields__)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

@@ -4,7 +4,6 @@
 """
 
 import re
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from storage.database import Database
 from storage.errors import redis_away_is_store_away
 from storage.groups import BATCH, Group, GroupNotFound
 from storage.policies.cache import PolicyCache
+from storage.servers import now_ms
 from storage.tables import group_members, groups
 from storage.wire import Executor
 
@@ -135,7 +135,7 @@ async def _put(connection: AsyncConnection, group: Definition) -> None:
     }
     which = groups.c.group_id == group.group_id
     if await connection.scalar(select(groups.c.group_id).where(which).with_for_update()) is None:
-        row = {"group_id": group.group_id, "created_at": int(time.time() * 1000), **values}
+        row = {"group_id": group.group_id, "created_at": now_ms(), **values}
         await connection.execute(insert(groups).values(row))
     else:
         await connection.execute(update(groups).where(which).values(values))

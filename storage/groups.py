@@ -7,7 +7,6 @@ change made here is noticed at once.
 """
 
 import json
-import time
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +22,7 @@ from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.gathering import Gathering
 from storage.policies.cache import PolicyCache, permission_names
+from storage.servers import now_ms
 from storage.tables import group_members, groups, users
 from storage.wire import Executor
 
@@ -174,11 +174,11 @@ def _adding(group_id: str, user_ids: Sequence[str]) -> Work[None]:
             group_members.c.group_id == group_id, group_members.c.user_id.in_(user_ids)
         )
         new = sorted(set(user_ids) - set(await connection.scalars(are_members)))
-        now_ms = int(time.time() * 1000)
+        created_at = now_ms()
         if new:
             await connection.execute(
                 insert(group_members),
-                [{"group_id": group_id, "user_id": user_id, "created_at": now_ms} for user_id in new],
+                [{"group_id": group_id, "user_id": user_id, "created_at": created_at} for user_id in new],
             )
 
     return work

@@ -6,7 +6,6 @@ whether a process has the master secret with which this database was begun.
 """
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from runtime.secrets import Secrets
 from storage.database import Database
 from storage.errors import StoreAway
+from storage.servers import now_ms
 from storage.tables import encryption_keys, users
 
 FOLLOW_S = 2.0
@@ -111,7 +111,7 @@ class KeyRing:
             )
 
     async def _add(self, key_id: str, created_by: str) -> None:
-        row = {"key_id": key_id, "created_at": int(time.time() * 1000), "created_by": created_by[:64]}
+        row = {"key_id": key_id, "created_at": now_ms(), "created_by": created_by[:64]}
 
         async def put(connection: AsyncConnection) -> None:
             await connection.execute(insert(encryption_keys).values(row))

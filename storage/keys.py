@@ -71,6 +71,7 @@ RANKING_OVERTAKEN = "ranking:overtaken"
 
 RANKING_OVERTAKEN_DUE = "ranking:overtaken:due"
 """Sorted set of users by the ms from which they may hear of a friend again."""
+
 MONITORING_METRICS = "monitoring:metrics"
 """Hash of the newest sample of each source, and `at`, when it was taken."""
 
@@ -217,7 +218,7 @@ def user_ticket(user_id: str) -> str:
 
 def user_raise(user_id: str) -> str:
     """The band of the waiting room that a user is raised to, as long as that lasts."""
-    return f"user:{user_id}:raised"
+    return f"{USER_PREFIX}{user_id}:raised"
 
 
 def user_groups(user_id: str) -> str:

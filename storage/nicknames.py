@@ -39,9 +39,11 @@ class Nicknames:
 
     async def knows(self, user_id: str) -> bool:
         """Whether there is such an account."""
-        if self._kept.get(user_id) is None:
-            self._kept |= await self._find([user_id])
-        return self._kept.get(user_id) is not None
+        if self._kept.get(user_id) is not None:
+            return True
+        found = await self._find([user_id])
+        self._kept |= found  # what is kept by now
+        return user_id in found
 
     def _forget_old(self) -> None:
         """All at once: it is found again in one look."""

@@ -3,7 +3,6 @@
 A row's key is who is told and the task that tells it, so a task that is done twice tells it once.
 """
 
-import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database
 from storage.gathering import Gathering
+from storage.servers import now_ms
 from storage.tables import group_members, notifications, users
 
 BATCH = 500
@@ -76,7 +76,7 @@ class Notifications:
 
         async def work(connection: AsyncConnection) -> set[str]:
             known = set(await connection.scalars(_known(task_id, ordered)))
-            read_at = _now_ms() if is_read else None
+            read_at = now_ms() if is_read else None
             fixed = {"task_id": task_id, "sender": sender, "message": message, "sent_at": sent_at}
             new = [user_id for user_id in ordered if user_id not in known]
             rows = [{**fixed, "user_id": user_id, "read_at": read_at} for user_id in new]
@@ -119,7 +119,7 @@ class Notifications:
                     notifications.c.task_id.in_(sorted(task_ids)),
                     notifications.c.read_at.is_(None),
                 )
-                .values(read_at=_now_ms())
+                .values(read_at=now_ms())
             )
 
         await self._database.transaction(work)
@@ -144,7 +144,3 @@ def _known(task_id: str, user_ids: Sequence[str]) -> Select[Any]:
     return select(notifications.c.user_id).where(
         notifications.c.task_id == task_id, notifications.c.user_id.in_(user_ids)
     )
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

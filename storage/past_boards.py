@@ -4,7 +4,6 @@ Redis forgets a board some time after its period; from then on it is read here. 
 rows, and is left out when they are read: so a removal holds for the past at once, and can be taken back.
 """
 
-import time
 from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.boards import Board, Page, Place, Standing
 from storage.database import Database
+from storage.servers import now_ms
 from storage.tables import best_scores, frozen_boards, frozen_places, ranking_removals
 
 ALL_GAMES = ""
@@ -140,9 +140,7 @@ class PastBoards:
                 await connection.execute(
                     delete(table).where(table.c.period == period, table.c.game_type == game_type)
                 )
-            await connection.execute(
-                insert(frozen_boards).values(**key, players=0, frozen_at=int(time.time() * 1000))
-            )
+            await connection.execute(insert(frozen_boards).values(**key, players=0, frozen_at=now_ms()))
             columns = ("period", "game_type", "place", "rank", "user_id", "score")
             await connection.execute(insert(frozen_places).from_select(columns, _places(board, days)))
             players = await connection.scalar(

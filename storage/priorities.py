@@ -1,10 +1,10 @@
 """The noun "priority": how much more than its ordinary share a queue gets of its consumers."""
 
-import time
 from collections.abc import Mapping, Sequence
 
 from storage import keys
 from storage.errors import redis_away_is_store_away
+from storage.servers import now_ms
 from storage.wire import Command, Wire
 
 KEPT_S = 300
@@ -31,7 +31,7 @@ class Priorities:
 
     async def set(self, said: Mapping[str, tuple[float, str]]) -> None:
         """Give each name its weight, with the reason."""
-        changed_at = int(time.time() * 1000)
+        changed_at = now_ms()
         commands: list[Command] = []
         for name, (weight, reason) in said.items():
             key = keys.queue_priority(name)

@@ -1,6 +1,5 @@
 """The noun "removal": a user whose scores count on no board, until that is taken back. Nothing is deleted."""
 
-import time
 from collections.abc import Set
 
 from sqlalchemy import delete, insert, select
@@ -8,6 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage.database import Database
+from storage.servers import now_ms
 from storage.tables import ranking_removals
 
 
@@ -23,7 +23,7 @@ class Removals:
             "user_id": user_id,
             "operator": operator[:64],
             "reason": reason[:255],
-            "removed_at": int(time.time() * 1000),
+            "removed_at": now_ms(),
         }
 
         async def work(connection: AsyncConnection) -> None:

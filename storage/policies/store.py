@@ -1,7 +1,6 @@
 """The noun "policy": SQL is the truth, and every process decides by a rulebook that it made of it."""
 
 import asyncio
-import time
 
 import msgspec
 import structlog
@@ -22,6 +21,7 @@ from storage.policies.policy import (
     rules_to_json,
 )
 from storage.policies.rulebook import GroupRecord, Rulebook
+from storage.servers import now_ms
 from storage.tables import groups as groups_table, policies
 from storage.wire import Executor
 
@@ -139,7 +139,7 @@ async def _put(connection: AsyncConnection, policy: Policy) -> None:
         "policy_name": policy.policy_name,
         "description": policy.description,
         "rules": rules_to_json(policy.rules),
-        "updated_at": int(time.time() * 1000),
+        "updated_at": now_ms(),
     }
     if policy.policy_id in rows:
         which = policies.c.policy_id == policy.policy_id

@@ -168,6 +168,15 @@ def test_every_number_is_finite_and_its_range_is_told(name: str) -> None:
     assert "None" not in said
 
 
+@pytest.mark.parametrize("url", ["hooks.example.com/secret", "file:///etc/passwd", "https://", "https://a b"])
+def test_a_webhook_is_a_url_of_http_and_is_not_shown(url: str) -> None:
+    said = error_of(None, overrides=[f"monitoring.webhook={url}"])
+    assert said == (
+        "--set: monitoring.webhook: expected a URL such as https://hooks.example.com/alerts, "
+        'or "", got something else'
+    )
+
+
 def test_an_unknown_key_that_resembles_none_is_answered_with_those_there_are() -> None:
     assert error_of(None, overrides=["status.zzz=1"]) == (
         "--set: status.zzz: unknown; there are status.heartbeat_s, status.missed_heartbeats"

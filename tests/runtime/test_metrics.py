@@ -4,8 +4,12 @@ import asyncio
 import time
 
 import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.core import GaugeMetricFamily
 
+from runtime.exporting import Exporter
 from runtime.metrics import LoopLag, NetworkStatus, network_status, resources
+from runtime.settings import MetricsSettings
 
 
 async def test_a_blocked_loop_shows_as_lag() -> None:
@@ -51,3 +55,14 @@ def test_the_network_status_follows_lag_and_failures(
     lag_ms: float, sends: int, failures: int, expected: NetworkStatus
 ) -> None:
     assert network_status(lag_ms, sends=sends, send_failures=failures) is expected
+
+
+async def test_an_exporter_that_cannot_open_leaves_nothing_behind() -> None:
+    nobodys_address = "192.0.2.1"  # RFC 5737
+    exporter = Exporter(MetricsSettings(host=nobodys_address, port=9100))
+    exporter.add(lambda: [GaugeMetricFamily("lobbyd_left_behind", "", 1)])
+
+    with pytest.raises(OSError, match="address"):
+        await exporter.open()
+
+    assert REGISTRY.get_sample_value("lobbyd_left_behind") is None
