@@ -17,16 +17,11 @@ from bench.harness import Result, at_least, at_most, quantile, rounded
 from bench.hops import Hops
 from bench.ranking_data import MOST, Filled, fill
 from bench.ranking_load import Meter, Player, closed_loop, paced, sign_in
+from bench.ranking_spread import loaded_ms, quiet_ms, watched
 from bench.ranking_stage import bare_per_s, processed_per_s
 from bench.system import Settings, System, running_system
 from protocol.messages import Message
-from protocol.messages.ranking import (
-    BoardType,
-    GetRankings,
-    SubmitScore,
-    SubscribeRankings,
-    UnsubscribeRankings,
-)
+from protocol.messages.ranking import BoardType, GetRankings, SubmitScore
 from storage.migrations import migrate
 
 TIME_LIMIT_S = 900.0
@@ -100,10 +95,11 @@ async def _submissions(
     make = _better(random.Random(1))
     hops, asked = Hops(system), sum(player.asked for player in players)
     per_s = await closed_loop(players, make, options.seconds, under_way=4)
-    figures = hops.each_us("submission", sum(player.asked for player in players) - asked)
-    players[0].ask(SubscribeRankings(type=BoardType.TOTAL))
-    await paced(players, make, LOAD_SHARE * per_s, options.seconds)
-    players[0].ask(UnsubscribeRankings(type=BoardType.TOTAL))
+    figures = {**hops.each_us("submission", sum(player.asked for player in players) - asked)}
+    figures |= await quiet_ms(system, players, meter, make)
+    async with watched(system, players) as watch:
+        await paced(players, make, LOAD_SHARE * per_s, options.seconds)
+        figures |= loaded_ms(watch, meter)
     return {
         **figures,
         "submissions_per_s": rounded(per_s),
@@ -113,8 +109,6 @@ async def _submissions(
         "lag_at_load_p99_ms": rounded(quantile(meter.lag_s, 0.99) * 1000),
         "submit_to_update_at_load_p50_ms": rounded(quantile(meter.heard_s, 0.5) * 1000),
         "submit_to_update_at_load_p99_ms": rounded(quantile(meter.heard_s, 0.99) * 1000),
-        "submit_to_subscriber_at_load_p50_ms": rounded(quantile(meter.spread_s, 0.5) * 1000),
-        "submit_to_subscriber_at_load_p99_ms": rounded(quantile(meter.spread_s, 0.99) * 1000),
         "lags": len(meter.lag_s),
         "refused": meter.refused,
     }

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import cast
 
@@ -54,11 +55,16 @@ _tasks = msgspec.msgpack.Decoder(_Task)
 _updates = msgspec.msgpack.Decoder(_Update)
 
 
+Tops = list[tuple[int, float]]
+"""Scores, and when they were heard of."""
+
+
 class Meter:
     """How long answers took, and how long after it was submitted (`heard_s`) and answered (`lag_s`) a score's
     player heard that it is on the boards, in seconds.
 
-    `asked` are scores and when they were submitted, `tops` the best scores that a subscriber heard of.
+    `asked` are scores and when they were submitted, `tops` the best scores that subscribers heard of, by
+    subscriber and board.
     """
 
     def __init__(self) -> None:
@@ -66,23 +72,8 @@ class Meter:
         self.lag_s: list[float] = []
         self.heard_s: list[float] = []
         self.asked: list[tuple[int, float]] = []
-        self.tops: list[tuple[int, float]] = []
+        self.tops: dict[tuple[int, str], Tops] = defaultdict(list)
         self.refused = 0
-
-    @property
-    def spread_s(self) -> list[float]:
-        """How long after its submission a subscriber heard of a board with each score or a better one.
-
-        Of scores that are each better than all before, and of one subscriber.
-        """
-        tops, lags = sorted(self.tops), []
-        at = 0
-        for score, asked_s in sorted(self.asked):
-            while at < len(tops) and tops[at][0] < score:
-                at += 1
-            if at < len(tops):
-                lags.append(tops[at][1] - asked_s)
-        return lags
 
     def clear(self) -> None:
         """Begin anew."""
@@ -175,7 +166,7 @@ class Player(asyncio.Protocol):
     def _update(self, update: _Update) -> None:
         now_s = time.perf_counter()
         if update.rankings:
-            self._meter.tops.append((update.rankings[0].score, now_s))
+            self._meter.tops[id(self), update.type].append((update.rankings[0].score, now_s))
         elif update.type == BoardType.TOTAL.value:
             self._visible(update.task_id, now_s)
 

@@ -5,7 +5,8 @@ change is one Function in `functions/boards.lua`.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from protocol.messages.ranking import BoardType
@@ -111,6 +112,13 @@ class Page(NamedTuple):
     limit: int
 
 
+class Changed(NamedTuple):
+    """Boards to be told of now, as type and period, and in how many seconds the next is due, if any."""
+
+    boards: Sequence[tuple[BoardType, str]]
+    due_s: float | None
+
+
 class RemovedLost(Exception):
     """Redis does not know who is removed: it lost its data. `Boards.remember_removed` helps."""
 
@@ -125,6 +133,7 @@ class Boards:
         self._redis = redis
         self._keep_past_ms = int(keep_past_s * 1000)
         self._standings = Gathering(self.standings)
+        self._noted = asyncio.Event()
 
     async def raise_scores(self, groups: Sequence[Group]) -> list[Raised]:
         """Write scores to all their boards, where they are better than what is there.
@@ -149,9 +158,12 @@ class Boards:
         answer = await self._call("board_raise", names, args)
         if answer is None:
             raise RemovedLost
+        is_first, befores = answer
+        if is_first:
+            self._noted.set()
         return [
             Raised(best.user_id, best.score, group.periods, [_score(number) for number in before])
-            for best, before in zip(scores, answer, strict=True)
+            for best, before in zip(scores, befores, strict=True)
             if before
         ]
 
@@ -213,14 +225,35 @@ class Boards:
         ]
         return [rank for answer in await asyncio.gather(*calls) for rank in answer]
 
-    async def take_changed(self, least_s: float) -> list[tuple[BoardType, str]]:
-        """Boards of all games whose top has changed and was not taken within `least_s` seconds: type and
-        period.
+    async def note_changed(self, boards: Iterable[Board]) -> None:
+        """Have the tops of these boards told, of those of all games, as if scores had changed them."""
+        args: list[Argument] = []
+        for period, game_type in boards:
+            if game_type is None:
+                args += [period.type.value, period.name]
+        await self._call("board_note", [keys.RANKING_CHANGED], args)
+
+    async def take_changed(self, least_s: float) -> Changed:
+        """Boards of all games whose top has changed and was not taken within `least_s` seconds.
 
         Of all that ask, one gets each.
         """
-        answer = await self._call("board_changed", [keys.RANKING_CHANGED], [int(least_s * 1000)])
-        return [(BoardType(answer[i].decode()), answer[i + 1].decode()) for i in range(0, len(answer), 2)]
+        due_ms, *answer = await self._call("board_changed", [keys.RANKING_CHANGED], [int(least_s * 1000)])
+        names = [part.decode() for part in answer]
+        return Changed(
+            boards=[(BoardType(names[i]), names[i + 1]) for i in range(0, len(names), 2)],
+            due_s=None if due_ms < 0 else due_ms / 1000,
+        )
+
+    async def until_changed(self, limit_s: float) -> None:
+        """Wait for a score of this process to change a top that awaits its telling by nobody's score before.
+
+        `limit_s` seconds at most. So of all processes one is woken, by the first change of a board.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._noted.wait()
+        self._noted.clear()
 
     async def numbers(self, board: Board, user_ids: Sequence[str]) -> list[float | None]:
         """The numbers that users have on a board."""

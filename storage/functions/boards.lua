@@ -20,10 +20,18 @@ local function rank_of(board, number)
   return redis.call('ZCOUNT', board, whole(math.floor(tonumber(number)) + 1), '+inf') + 1
 end
 
--- Notes that the top of a board of all games has changed, if one of the written numbers is in it.
-local function note_change(board, changed, board_type, period, highest)
+-- Notes that the top of a board of all games has changed; a past period gives way to a newer one that is noted.
+-- Answers whether nothing was noted before, so that of all who change a top one sees to it that it is told.
+local function note(changed, board_type, period)
+  local noted = redis.call('HGET', changed, board_type)
+  if not noted or noted < period then redis.call('HSET', changed, board_type, period) end
+  return not noted
+end
+
+-- Whether a number is in the top of a board.
+local function is_top(board, number)
   local last = redis.call('ZRANGE', board, TOP - 1, TOP - 1, 'REV', 'WITHSCORES')
-  if not last[2] or highest >= tonumber(last[2]) then redis.call('HSET', changed, board_type, period) end
+  return not last[2] or number >= tonumber(last[2])
 end
 
 -- Writes the numbers of a kind of period to its two boards, `expires` ms or 0.
@@ -41,8 +49,9 @@ end
 -- KEYS: removed, changed, the total, daily, weekly and monthly board of all games, and the same of the game.
 -- ARGV: names of day, week and month, ms at which their boards expire, then for each score user and numbers for total,
 -- daily, weekly and monthly.
--- Answers nothing when the set of the removed is lost, else for each score 0 where nothing was written, or the numbers on
--- the total, daily, weekly and monthly board of all games before, '' for none.
+-- Answers nothing when the set of the removed is lost, else 1 if this is the first to note that a top has changed, else 0,
+-- and for each score 0 where nothing was written, or the numbers on the total, daily, weekly and monthly board of all games
+-- before, '' for none.
 local function raise(keys, args)
   redis.call('HLEN', keys[2])
   if redis.call('SCARD', keys[1]) == 0 then return nil end
@@ -56,8 +65,8 @@ local function raise(keys, args)
       answers[i], rising[#rising + 1], at[#at + 1] = {}, user, i
     end
   end
-  if #rising == 0 then return answers end
-  local periods, expiries = {'all', args[1], args[2], args[3]}, {'0', args[4], args[5], args[6]}
+  if #rising == 0 then return {0, answers} end
+  local periods, expiries, first = {'all', args[1], args[2], args[3]}, {'0', args[4], args[5], args[6]}, 0
   for kind = 1, 4 do
     local before, list, highest = redis.call('ZMSCORE', keys[2 + kind], unpack(rising)), {}, -1
     for j, user in ipairs(rising) do
@@ -66,11 +75,11 @@ local function raise(keys, args)
       list[2 * j - 1], list[2 * j] = number, user
       highest = math.max(highest, tonumber(number))
     end
-    if write(keys[2 + kind], keys[6 + kind], expiries[kind], list) > 0 then
-      note_change(keys[2 + kind], keys[2], TYPES[kind], periods[kind], highest)
+    if write(keys[2 + kind], keys[6 + kind], expiries[kind], list) > 0 and is_top(keys[2 + kind], highest) then
+      if note(keys[2], TYPES[kind], periods[kind]) then first = 1 end
     end
   end
-  return answers
+  return {first, answers}
 end
 
 -- Writes the same numbers to some boards, as a rebuild does. KEYS: removed, boards. ARGV: ms at which the boards expire or
@@ -155,22 +164,32 @@ local function standings(keys, args)
   return answers
 end
 
+-- Notes that tops have changed by other ways than scores. KEYS: changed. ARGV: type and period by turns.
+local function note_changed(keys, args)
+  redis.call('HLEN', keys[1])
+  for i = 1, #args, 2 do note(keys[1], args[i], args[i + 1]) end
+end
+
 -- The boards whose top is to be told now: those that changed and were not told within so many ms.
--- KEYS: changed. ARGV: ms. Answers type and period by turns.
+-- KEYS: changed. ARGV: ms. Answers in how many ms the next is due, -1 where none changed, then type and period by turns.
 local function take_changed(keys, args)
-  local now, taken = now_ms(), {}
+  local now, least, due, answer = now_ms(), tonumber(args[1]), -1, {-1}
   local was = redis.call('HGETALL', keys[1])
   local fields = {}
   for i = 1, #was, 2 do fields[was[i]] = was[i + 1] end
   for _, board_type in ipairs(TYPES) do
     local told = tonumber(fields[board_type .. ':told'] or 0)
-    if fields[board_type] and (now - told >= tonumber(args[1]) or now < told) then
+    if fields[board_type] and (now - told >= least or now < told) then
       redis.call('HDEL', keys[1], board_type)
       redis.call('HSET', keys[1], board_type .. ':told', whole(now))
-      taken[#taken + 1], taken[#taken + 2] = board_type, fields[board_type]
+      answer[#answer + 1], answer[#answer + 2] = board_type, fields[board_type]
+    elseif fields[board_type] then
+      local left = told + least - now
+      due = due < 0 and left or math.min(due, left)
     end
   end
-  return taken
+  answer[1] = due
+  return answer
 end
 
 local function register_reading(name, callback)
@@ -181,6 +200,7 @@ redis.register_function('board_raise_@VERSION@', raise)
 redis.register_function('board_fill_@VERSION@', fill)
 redis.register_function('board_correct_@VERSION@', correct)
 redis.register_function('board_remove_@VERSION@', remove)
+redis.register_function('board_note_@VERSION@', note_changed)
 redis.register_function('board_changed_@VERSION@', take_changed)
 register_reading('board_pages', pages)
 register_reading('board_ranks', ranks)

@@ -1,12 +1,26 @@
 """Boards on a real Redis: what they show, whatever was written in whatever order."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from itertools import count, pairwise
 
 import pytest
 
 from protocol.messages.ranking import BoardType
 from storage import keys
-from storage.boards import MOST_RAISED, MOST_RANKED, Best, Board, Group, Place, Raised, RemovedLost, Standing
+from storage.boards import (
+    MOST_RAISED,
+    MOST_RANKED,
+    Best,
+    Board,
+    Boards,
+    Changed,
+    Group,
+    Place,
+    Raised,
+    RemovedLost,
+    Standing,
+)
 from storage.periods import ALL_TIME
 from storage.servers import now_ms
 from tests.storage.hall import DAY_MS, KEEP_PAST_S, Hall, Model, accepted, opened
@@ -108,14 +122,66 @@ async def test_more_than_a_call_holds_is_written_in_several(hall: Hall) -> None:
 async def test_the_top_is_told_once_a_second_and_only_when_it_changed(hall: Hall) -> None:
     now = now_ms()
     await hall.raise_scores(*((f"u{number}", 1000 + number, now) for number in range(100)))
-    assert {board_type for board_type, _ in await hall.boards.take_changed(0)} == set(BoardType)
-    assert await hall.boards.take_changed(0) == []
+    assert {board_type for board_type, _ in (await hall.boards.take_changed(0)).boards} == set(BoardType)
+    assert await hall.boards.take_changed(0) == Changed([], None)
     await hall.raise_scores(("below", 999, now))
-    assert await hall.boards.take_changed(0) == []
+    assert await hall.boards.take_changed(0) == Changed([], None)
     await hall.raise_scores(("within", 1001, now))
-    assert await hall.boards.take_changed(60) == []
-    day = hall.calendar.periods(now).day.name
-    assert (BoardType.DAILY, day) in await hall.boards.take_changed(0)
+    boards, due_s = await hall.boards.take_changed(600)
+    assert boards == []
+    assert due_s is not None
+    assert 0 < due_s <= 600
+    periods = hall.calendar.periods(now)
+    wanted = [(board_type, periods[board_type].name) for board_type in BoardType]
+    assert await hall.boards.take_changed(0) == Changed(wanted, None)
+
+
+async def test_a_changed_top_wakes_once_whoever_is_first_until_it_is_told(hall: Hall) -> None:
+    now, other = now_ms(), Boards(hall.wire, KEEP_PAST_S)
+    woken = asyncio.create_task(hall.boards.until_changed(60))
+    unaware = asyncio.create_task(other.until_changed(0))
+    await hall.raise_scores(("ada", 1, now))
+    await woken
+    await hall.raise_scores(("ada", 2, now))
+    await other.raise_scores([Group("suika", hall.calendar.periods(now), [Best("bob", 9, now)])])
+    for boards in (hall.boards, other):
+        assert not boards._noted.is_set()
+    await unaware
+    await hall.boards.take_changed(0)
+    await other.raise_scores([Group("suika", hall.calendar.periods(now), [Best("bob", 10, now)])])
+    await other.until_changed(60)
+    assert not hall.boards._noted.is_set()
+
+
+async def test_updates_of_a_board_are_a_second_apart_and_due_when_that_is_over(hall: Hall) -> None:
+    """Whoever asks, however often: the stamps are Redis' own."""
+    told: list[int] = []
+    now = now_ms()
+
+    async def ask(boards: Boards) -> None:
+        while len(told) < 3:
+            taken, due_s = await boards.take_changed(1.0)
+            if BoardType.DAILY in dict(taken):
+                told.append(int(await hall.wire.execute_command("HGET", keys.RANKING_CHANGED, "daily:told")))
+            await asyncio.sleep(0.001 if due_s is None else due_s)
+
+    async def play() -> None:
+        for score in count(1):
+            await hall.raise_scores(("ada", score, now))
+
+    playing = asyncio.create_task(play())
+    await asyncio.gather(*(ask(Boards(hall.wire, KEEP_PAST_S)) for _ in range(3)))
+    playing.cancel()
+    assert all(later - earlier >= 1000 for earlier, later in pairwise(told))
+
+
+async def test_of_a_past_and_a_new_period_the_new_one_is_told(hall: Hall) -> None:
+    now = now_ms()
+    days = [hall.calendar.periods(at_ms).day.name for at_ms in (now - DAY_MS, now)]
+    for score, (first, second) in enumerate(((now, now - DAY_MS), (now - DAY_MS, now))):
+        await hall.raise_scores(("ada", score, first), ("ada", score, second))
+        taken, _ = await hall.boards.take_changed(0)
+        assert dict(taken)[BoardType.DAILY] == days[1]
 
 
 async def test_past_boards_leave_redis_after_their_time(hall: Hall) -> None:

@@ -1,7 +1,8 @@
 """Spreading the word: of boards whose top has changed to their subscribers, of overtaken friends to those
 overtaken.
 
-Any number of ranking workers ask; the Functions see to it that of all of them one tells, and not too often.
+Any number of ranking workers ask; the Functions see to it that of all of them one tells, and not too often
+(docs/decisions/0031).
 """
 
 import asyncio
@@ -21,8 +22,8 @@ log = structlog.get_logger(__name__)
 LEAST_S = 1.0
 """Between two updates of one board."""
 
-LOOK_S = 0.05
-"""Between two looks for changed boards: a change is told that much late at most."""
+LOOK_S = 0.25
+"""Between two looks for changed boards that nobody was woken for: whoever was to tell may have died."""
 
 OVERTAKEN_LOOK_S = 0.5
 OVERTAKEN_GAP_S = 60.0
@@ -53,9 +54,9 @@ class Spreading:
         """Tell of changed boards for as long as the process lives. Runs as a side task."""
         while True:
             try:
-                for board_type, name in await self._boards.take_changed(LEAST_S):
-                    await self._broadcast(board_type, name)
-                await asyncio.sleep(LOOK_S)
+                boards, due_s = await self._boards.take_changed(LEAST_S)
+                await asyncio.gather(*(self._broadcast(*board) for board in boards))
+                await self._boards.until_changed(LOOK_S if due_s is None else min(due_s, LOOK_S))
             except StoreAway as error:
                 log.warning("cannot tell of boards", cause=str(error))
                 await asyncio.sleep(AWAY_PAUSE_S)

@@ -110,13 +110,16 @@ class Truth:
             wrong = [(each.user_id, each.seen, each.wanted) for each in differences if each.board == board]
             for start in range(0, len(wrong), MOST_FILLED):
                 repaired += await self._boards.correct(board, wrong[start : start + MOST_FILLED])
+            await self._boards.note_changed([board])
         return repaired
 
     async def remove(self, user_id: str, operator: str, reason: str) -> bool:
         """Take a user off every board; False for one who was removed already."""
         is_new = await self._removals.add(user_id, operator, reason)
         await self._agree_on_removed()
-        await self._boards.remove(user_id, await self._all_boards())
+        boards = await self._all_boards()
+        await self._boards.remove(user_id, boards)
+        await self._boards.note_changed(boards)
         return is_new
 
     async def restore(self, user_id: str) -> bool:
@@ -142,6 +145,7 @@ class Truth:
                     if attempt == FILL_ATTEMPTS:
                         raise
                 await asyncio.sleep(AWAY_PAUSE_S)
+        await self._boards.note_changed(map(Board, source.periods))
 
     async def _agree_on_removed(self) -> None:
         """Have Redis know exactly whom SQL has as removed."""
