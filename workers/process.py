@@ -80,7 +80,8 @@ class WorkerProcess:
         self.process_id = process_id
         self.boot_id = os.urandom(8).hex()
         self.redis: Redis = connect(config.redis.url)
-        self.wire = connect_wire(config.redis.url)
+        self._wires: list[Wire] = []
+        self.wire = self.connect_wire()
         self.outbox = Outbox(self.wire)
         self.exporter = Exporter(config.metrics)
         self.daemon: Daemon
@@ -95,6 +96,11 @@ class WorkerProcess:
         """What this process opens confidential requests with and seals their replies. Raises ConfigError."""
         return self.secrets.seals()
 
+    def connect_wire(self) -> Wire:
+        """A connection that is closed with the process: its own for what must not wait behind all else."""
+        self._wires.append(connect_wire(self.config.redis.url))
+        return self._wires[-1]
+
     async def run(self, assemble: "Callable[[WorkerProcess], Kind]") -> int:
         """Live until a signal. Answers the exit code."""
         if not self.process_id:
@@ -106,9 +112,8 @@ class WorkerProcess:
         try:
             return await self.daemon.run()
         finally:
-            for connection in blocking:
+            for connection in (*blocking, *self._wires):
                 await connection.aclose()
-            await self.wire.aclose()
             await self.redis.aclose()
 
     async def _free_id(self) -> str:

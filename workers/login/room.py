@@ -26,6 +26,7 @@ from storage.sessions import Sessions
 from storage.tasks import Tasks
 from storage.tickets import Asker, Tickets
 from storage.users import Users
+from storage.wire import Wire
 from workers.gate import Gate
 from workers.hearing import bus_intake
 from workers.login.admission import Admission
@@ -92,12 +93,14 @@ def assemble(process: WorkerProcess) -> Kind:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     database = Database(config.database.url)
     opens_at = opening_ms(config.login.opens_at)
-    room = _room(process, database, opens_at)
-    settings, login = AdmissionSettings(process.wire), config.login
+    # One of its own for who keeps to a clock: behind a crowd's requests each step would be late.
+    clocked, login = process.connect_wire(), config.login
+    line, settings = _tickets(process, clocked, opens_at), AdmissionSettings(clocked)
+    room = _room(process, database, Admission(line, process.outbox, login.finalize_deadline_s), opens_at)
     configure = partial(
         settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
     )
-    survey = Survey(room.tickets, process.outbox, room.admission, process.boot_id, settings, configure)
+    survey = Survey(line, process.outbox, room.admission, process.boot_id, settings, configure)
     auditing = Auditing(room.audit, database, process.boot_id, config.audit.keep_s)
     process.exporter.add(auditing.figures)
     key_ring = KeyRing(database, process.secrets)
@@ -140,11 +143,15 @@ def assemble(process: WorkerProcess) -> Kind:
     )
 
 
-def _room(process: WorkerProcess, database: Database, opens_at: int) -> LoginRoom:
+def _tickets(process: WorkerProcess, wire: Wire, opens_at: int) -> Tickets:
+    login, draw = process.config.login, Draw(process.secrets, opens_at)
+    return Tickets(wire, login.ticket_ttl_s, login.max_wait_factor, draw)
+
+
+def _room(process: WorkerProcess, database: Database, admission: Admission, opens_at: int) -> LoginRoom:
     config, redis, wire, secrets = process.config, process.redis, process.wire, process.secrets
     login, limits = config.login, config.limits
-    tickets = Tickets(wire, login.ticket_ttl_s, login.max_wait_factor, Draw(secrets, opens_at))
-    admission = Admission(tickets, process.outbox, login.finalize_deadline_s)
+    tickets = _tickets(process, wire, opens_at)
     users, groups = Users(database, redis, secrets), Groups(database, wire)
     policies, audit = PolicyWatch(Policies(database, wire)), Audit(wire)
     return LoginRoom(
