@@ -40,9 +40,9 @@ NEAR_LEAST, NEAR_MOST = 100, 2000
 STEP_PLACES = 250
 """Places that one call looks at: it keeps Redis for 3 ms then."""
 
-STEPS_UNDER_WAY = 16
+STEPS_UNDER_WAY = 8
 """Steps that are begun when it is time, though earlier ones are not answered yet: on a busy machine an answer
-takes half a second, and a room of 100,000 has 50 steps a second."""
+takes 0.1 s, and a room of 100,000 has 50 steps a second. Admission waits for no more of them than these."""
 
 LEASE_S = 3.0
 UNTOLD_S = 1.0
@@ -85,18 +85,40 @@ class Survey:
             await asyncio.sleep(LEASE_S / 3)
 
     async def _walk_room(self) -> None:
-        """The near places every NEAR_PERIOD_S, all of them once in FAR_PERIOD_S, while this worker leads."""
+        """Walk the near places, and all of them besides, for as long as this worker leads."""
+        if not await self._leads():
+            return
+        walks = {asyncio.create_task(self._walk_near()), asyncio.create_task(self._walk_all())}
+        try:
+            ended, _ = await asyncio.wait(walks, return_when=asyncio.FIRST_COMPLETED)
+            for walk in ended:
+                walk.result()
+        finally:
+            await cancel(walks)
+
+    async def _leads(self) -> bool:
+        return await self._tickets.lead_survey(self._boot_id, LEASE_S)
+
+    async def _walk_near(self) -> None:
+        """Walk the near places once in NEAR_PERIOD_S, in even steps: many at once would hold admission up."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            due_s, steps = clock(), await self._near()
+            await self._retell()
+            for step in steps:
+                await self._walk(*step)
+                due_s += NEAR_PERIOD_S / len(steps)
+                await asyncio.sleep(max(0.0, due_s - clock()))
+            if not await self._leads():
+                return
+
+    async def _walk_all(self) -> None:
+        """Walk the whole room once in FAR_PERIOD_S."""
         clock = asyncio.get_running_loop().time
         walking: set[asyncio.Task[None]] = set()
-        near_s = due_s = clock()
+        due_s = clock()
         try:
             while True:
-                if clock() >= near_s:
-                    near_s = clock() + NEAR_PERIOD_S
-                    if not await self._tickets.lead_survey(self._boot_id, LEASE_S):
-                        return
-                    walking |= {asyncio.create_task(self._walk(*step)) for step in await self._near()}
-                    await self._retell()
                 steps = max(1, math.ceil(self._waiting / STEP_PLACES))
                 step_s = min(FAR_PERIOD_S / steps, 1.0)
                 # What was missed is made good: a long room is walked in time on a busy machine, too.
@@ -106,8 +128,7 @@ class Survey:
                     again_s = max(LEAST_S, NEWS_S - steps * step_s)
                     walking.add(asyncio.create_task(self._walk(None, again_s)))
                     due_s += step_s
-                pause_s = max(0.0, min(due_s, near_s) - clock())
-                done, walking = await _first_done(walking, pause_s, STEPS_UNDER_WAY)
+                done, walking = await _first_done(walking, max(0.0, due_s - clock()), STEPS_UNDER_WAY)
                 for step in done:
                     step.result()
         finally:
