@@ -63,8 +63,8 @@ local function admit(keys, args)
   local forgotten = look_up_forgotten(keys[8], now, most, prefixes)
 
   local waited = tonumber(redis.call('HGET', keys[3], 'totalWaiting') or 0) > 0
-  local bucket, out = refill(keys[4], rate, name, now, waited), nil
-  out, bucket.in_window = slide(keys[5], bucket.in_window, now)
+  local bucket, out, leaving = refill(keys[4], rate, name, now, waited), nil, nil
+  out, bucket.in_window, leaving = slide(keys[5], bucket.in_window, now)
   local fresh = math.max(0, math.min(math.floor(bucket.tokens + EPSILON), room_for(rate, bucket.in_window)))
   local refunds = bucket.refunds + #no_shows + #lost
   local count = rate > 0 and math.min(refunds + fresh, most) or 0
@@ -99,7 +99,7 @@ local function admit(keys, args)
   if bucket.opened then redis.call('HSET', keys[4], 'consumed', redis.call('HGET', keys[3], 'consumed') or 0) end
   if not opens_at then redis.call('HDEL', keys[3], 'drawnBefore') end
   redis.call('HSET', keys[3], 'totalWaiting', waiting)
-  local pause = waiting > 0 and (opens_at and opens_at - now or rate > 0 and pause_ms(bucket, rate)) or -1
+  local pause = waiting > 0 and (opens_at and opens_at - now or rate > 0 and pause_ms(bucket, rate, leaving)) or -1
   local let_in, expired = rows(admitted), rows(no_shows, 'FINALIZE_DEADLINE')
   for i, each in ipairs(admitted) do let_in[i][3] = each.late or '' end
   for _, list in ipairs({forgotten, abandoned}) do

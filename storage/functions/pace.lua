@@ -37,12 +37,14 @@ local function refill(bucket, rate, name, now, waited)
   }
 end
 
--- How many of the oldest entries have left the window, and the admissions that are still in it.
+-- How many of the oldest entries have left the window, the admissions that are still in it, and the ms after which the
+-- next of them leave.
 local function slide(window, in_window, now)
   local left = 0
   while true do
     local ms, count = string.match(redis.call('LINDEX', window, left) or '', '^(%d+):(%d+)$')
-    if not ms or tonumber(ms) >= now - WINDOW_MS then return left, in_window end
+    local leaves = tonumber(ms or now) + WINDOW_MS
+    if leaves >= now then return left, in_window, leaves - now + 1 end
     left, in_window = left + 1, in_window - tonumber(count)
   end
 end
@@ -53,10 +55,12 @@ local function room_for(rate, in_window)
   return math.max(1, math.ceil(rate * WINDOW_MS - EPSILON)) - in_window
 end
 
--- The ms until there is permission for one more.
-local function pause_ms(bucket, rate)
+-- The ms until there is permission and room for one more; the oldest in the window leave it after `leaving`. Who waited
+-- for permission alone would look by chance, and a full window hands on to the next 10 s how late that was.
+local function pause_ms(bucket, rate, leaving)
   if bucket.refunds > 0 then return 0 end
-  return math.max(0, math.ceil((1 - bucket.tokens) / rate / (bucket.owed > 0 and 2 or 1)))
+  local pause = math.max(0, math.ceil((1 - bucket.tokens) / rate / (bucket.owed > 0 and 2 or 1)))
+  return room_for(rate, bucket.in_window) > 0 and pause or math.max(pause, leaving)
 end
 
 -- Writes down what is left. `fresh` of those let in just now spent permission.

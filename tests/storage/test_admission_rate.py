@@ -24,7 +24,7 @@ async def work(url: str, until_ms: int) -> None:
     worker = Room(url)
     while await worker.now_ms() < until_ms:
         pause_s = (await worker.admit()).pause_s
-        await asyncio.sleep(min(max(pause_s or 0.0, 0.02), 0.25))
+        await asyncio.sleep(min(max(pause_s or 0.0, 0.02), 0.1))
     await worker.close()
 
 
@@ -110,6 +110,17 @@ async def test_no_more_is_made_good_than_a_window_has_room_for(room: Room) -> No
     assert counts[:49] == [2] * 49
     assert float((await room.look()).bucket["owed"]) <= 50
     assert await admitted(room, 5) == 2
+
+
+async def test_a_full_window_says_when_its_oldest_leave(room: Room) -> None:
+    await room.settings.configure(600, 1)
+    await room.crowd(150)
+    await room.admit()
+    assert sum([await admitted(room, after_s) for after_s in (40, *[0.1] * 59)]) == 100
+    outcome, seen = await room.admit(), await room.look()
+    assert outcome.admitted == []
+    assert float(seen.bucket["tokens"]) >= 1
+    assert outcome.pause_s == (seen.window[0][0] + WINDOW_MS + 1 - int(seen.bucket["at"])) / 1000
 
 
 async def test_permission_is_not_saved_up_while_nobody_waits(room: Room) -> None:
