@@ -5,8 +5,10 @@ change is one Function in `functions/boards.lua`.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
+from itertools import chain
 from typing import Any, NamedTuple
 
 from protocol.messages.ranking import BoardType
@@ -132,7 +134,7 @@ class Boards:
     def __init__(self, redis: Wire, keep_past_s: float) -> None:
         self._redis = redis
         self._keep_past_ms = int(keep_past_s * 1000)
-        self._standings = Gathering(self.standings)
+        self._standings = Gathering(self._look_up)
         self._noted = asyncio.Event()
 
     async def raise_scores(self, groups: Sequence[Group]) -> list[Raised]:
@@ -216,14 +218,24 @@ class Boards:
         """Where a user stands. All that are asked for in one turn of the loop are read together."""
         return await self._standings.get((board, user_id)) or Standing(0)
 
-    async def ranks(self, wanted: Sequence[tuple[Board, int]]) -> list[int]:
+    async def ranks(self, wanted: Set[tuple[Board, int]]) -> Mapping[tuple[Board, int], int]:
         """The ranks that scores have on boards, or would have."""
-        parts = [wanted[start : start + MOST_RANKED] for start in range(0, len(wanted), MOST_RANKED)]
-        calls = [
-            self._call("board_ranks", [board.key for board, _ in part], [score for _, score in part])
-            for part in parts
-        ]
-        return [rank for answer in await asyncio.gather(*calls) for rank in answer]
+        names = {board: board.key for board, _ in wanted}
+        # Neighbours are found on the same way through a board.
+        asked = sorted(wanted, key=lambda question: (names[question[0]], question[1]))
+        parts = [asked[start : start + MOST_RANKED] for start in range(0, len(asked), MOST_RANKED)]
+        answers = await asyncio.gather(*(self._ranks(part, names) for part in parts))
+        return dict(zip(asked, chain.from_iterable(answers), strict=True))
+
+    async def _ranks(self, asked: Sequence[tuple[Board, int]], names: Mapping[Board, str]) -> list[int]:
+        scores: dict[str, list[int]] = defaultdict(list)
+        for board, score in asked:
+            scores[names[board]].append(score)
+        args: list[Argument] = []
+        for some in scores.values():
+            args += [len(some), *(score + 1 for score in some)]
+        answer: list[int] = await self._call("board_ranks", list(scores), args)
+        return answer
 
     async def note_changed(self, boards: Iterable[Board]) -> None:
         """Have the tops of these boards told, of those of all games, as if scores had changed them."""
@@ -257,6 +269,8 @@ class Boards:
 
     async def numbers(self, board: Board, user_ids: Sequence[str]) -> list[float | None]:
         """The numbers that users have on a board."""
+        if not user_ids:
+            return []
         answer = await self._execute("ZMSCORE", board.key, *user_ids)
         return [None if number is None else float(number) for number in answer]
 
@@ -276,10 +290,7 @@ class Boards:
             ]
         return int(await self._call("board_correct", [board.key], args))
 
-    async def standings(self, wanted: Collection[tuple[Board, str]]) -> dict[tuple[Board, str], Standing]:
-        """Where users stand, all read together."""
-        if not wanted:
-            return {}
+    async def _look_up(self, wanted: Set[tuple[Board, str]]) -> dict[tuple[Board, str], Standing]:
         asked = list(wanted)
         names = [board.key for board, _ in asked]
         answers = await self._call("board_standings", names, [user_id for _, user_id in asked])

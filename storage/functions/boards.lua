@@ -141,11 +141,15 @@ local function pages(keys, args)
   return answers
 end
 
--- The ranks that scores have on boards, or would have. KEYS: boards, which may come again. ARGV: a score for each.
--- Answers the rank of each.
+-- The ranks that scores have on boards, or would have. KEYS: boards. ARGV: for each how many scores, and for each of
+-- these the next one above it. Answers the ranks in the order of the scores.
 local function ranks(keys, args)
-  local answers = {}
-  for i, score in ipairs(args) do answers[i] = rank_of(keys[i], score) end
+  local answers, at = {}, 1
+  for _, board in ipairs(keys) do
+    local last = at + args[at]
+    for i = at + 1, last do answers[#answers + 1] = redis.call('ZCOUNT', board, args[i], '+inf') + 1 end
+    at = last + 1
+  end
   return answers
 end
 

@@ -12,19 +12,20 @@ local function accept(keys, args)
   local max = tonumber(redis.call('HGET', keys[2], 'maxSize'))
   if not max then return nil end
   redis.call('HLEN', keys[3])
-  local room, first, answers, sessions = max - redis.call('XLEN', keys[1]), {}, {}, {}
+  local room, names, first, answers = max - redis.call('XLEN', keys[1]), {}, {}, {}
   for i = 4, #keys, 3 do
-    first[keys[i]] = redis.call('GET', keys[i])
+    names[#names + 1] = keys[i]
+    if keys[i + 2] ~= keys[i] then names[#names + 1] = keys[i + 2] end
     redis.call('HLEN', keys[i + 1])
-    if keys[i + 2] ~= keys[i] then sessions[keys[i + 2]] = redis.call('GET', keys[i + 2]) end
   end
+  for i, task in ipairs(redis.call('MGET', unpack(names))) do first[names[i]] = task end
   local published, refused = 0, 0
   for i = 4, #keys, 3 do
     local at = 3 + (i - 4) / 3 * 7
     local record, last, session = keys[i], keys[i + 1], keys[i + 2]
     local answer = first[record]
     if not answer then
-      if sessions[session] then
+      if first[session] then
         answer = '!'
       elseif published >= room then
         answer, refused = '', refused + 1
@@ -38,7 +39,7 @@ local function accept(keys, args)
         first[record] = answer
         if session ~= record then
           redis.call('SET', session, answer, 'PX', args[2])
-          sessions[session] = answer
+          first[session] = answer
         end
       end
     end

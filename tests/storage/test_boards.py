@@ -93,8 +93,10 @@ async def test_what_was_written_is_told_with_what_was_there_before(hall: Hall) -
     # Better than on another game's board of today, but not than ever.
     (chess,) = await hall.boards.raise_scores([Group("chess", group.periods, [Best("bob", 5, now)])])
     assert (chess.score_before, chess.has_risen, list(chess.changed)) == (600, False, [])
-    wanted = [(TOTAL, score) for score in (700, 600, 599, 500, 0)] * MOST_RANKED
-    assert await hall.boards.ranks(wanted) == [1, 1, 2, 2, 4] * MOST_RANKED
+    ranks = {700: 1, 600: 1, 599: 2, 500: 2, 0: 4}
+    assert await hall.boards.ranks({(TOTAL, score) for score in ranks}) == {
+        (TOTAL, score): rank for score, rank in ranks.items()
+    }
 
 
 async def test_what_a_score_changes_is_told_of_each_board(hall: Hall) -> None:
@@ -108,7 +110,25 @@ async def test_what_a_score_changes_is_told_of_each_board(hall: Hall) -> None:
     assert list(ada.changed) == [(board, None) for board in boards]
     (ada,) = await hall.boards.raise_scores([group._replace(scores=[Best("ada", 600, now)])])
     assert list(ada.changed) == [(TOTAL, 500), *((board, 300) for board in boards)]
-    assert await hall.boards.ranks([(board, 600) for board in boards]) == [1, 1, 1]
+    assert set((await hall.boards.ranks({(board, 600) for board in boards})).values()) == {1}
+
+
+async def test_ranks_on_several_boards_are_asked_for_in_one_call_or_more(hall: Hall) -> None:
+    now = now_ms()
+    count = MOST_RANKED // 2 + 7
+    scores = [Best(f"u{number}", number - number % 3, now - number) for number in range(count)]
+    periods = hall.calendar.periods(now)
+    await hall.boards.raise_scores([Group("suika", periods, scores)])
+    await hall.boards.raise_scores([Group("chess", periods, [Best("top", count, now)])])
+    boards = [TOTAL, Board(ALL_TIME, "suika"), Board(periods.day, "chess"), Board(periods.week, "none")]
+    reached = [*(best.score for best in scores), count]
+    for some in (1, MOST_RANKED // 2, count):
+        ranks = await hall.boards.ranks({(board, score) for board in boards for score in range(some)})
+        for score in range(some):
+            better = sum(each > score for each in reached)
+            wanted = [1 + better, better, 1 + (count > score), 1]
+            assert [ranks[board, score] for board in boards] == wanted
+    assert await hall.boards.ranks(set()) == {}
 
 
 async def test_more_than_a_call_holds_is_written_in_several(hall: Hall) -> None:

@@ -9,6 +9,7 @@ this worker's.
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import structlog
@@ -131,7 +132,8 @@ class Keeping:
                 Group(
                     game_type,
                     self._calendar.periods(next(iter(bests.values())).reached_ms),
-                    list(bests.values()),
+                    # Neighbours are found on the same way through a board.
+                    sorted(bests.values(), key=attrgetter("score")),
                 )
                 for (_, game_type), bests in sorted(groups.items(), key=lambda item: item[0])
             ],

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from protocol.messages.ranking import RankingUpdate
 from storage.boards import Board, Boards, Raised
 from storage.periods import ALL_TIME
+from storage.placing import score_of
 from storage.scores import Accepted
 
 ALL_GAMES = Board(ALL_TIME)
@@ -32,25 +33,32 @@ async def updates_of(
     """What to tell each user of these scores, which raised their places so."""
     changes = _changes(raised)
     still = {score.user_id for score in scores if (score.user_id, ALL_GAMES) not in changes}
-    standings = await boards.standings([(ALL_GAMES, user_id) for user_id in sorted(still)])
+    bests = await _bests(boards, sorted(still))
     # As they would be now: of others in the same batch nobody can say who came first.
     wanted = {
         (board, score) for (_, board), change in changes.items() for score in change if score is not None
     }
-    asked = sorted(wanted, key=lambda question: (question[0].key, question[1]))
-    ranks = dict(zip(asked, await boards.ranks(asked), strict=True))
+    ranks = await boards.ranks(wanted | {(ALL_GAMES, best) for best in bests.values()})
     found: dict[str, list[RankingUpdate]] = defaultdict(list)
     for score in scores:
         change = changes.get((score.user_id, ALL_GAMES))
         if change is not None:
             found[score.user_id].append(_update(ALL_GAMES, score, change, ranks))
-        elif (rank := standings[ALL_GAMES, score.user_id].rank) is not None:
+        elif (best := bests.get(score.user_id)) is not None:
+            rank = ranks[ALL_GAMES, best]
             found[score.user_id].append(_told(ALL_GAMES, score, rank, rank))
     reached = {(score.user_id, score.score): score for score in reversed(scores)}
     for (user_id, board), change in changes.items():
         if board != ALL_GAMES:
             found[user_id].append(_update(board, reached[user_id, change.score], change, ranks))
     return found
+
+
+async def _bests(boards: Boards, user_ids: Sequence[str]) -> Mapping[str, int]:
+    """What users have on the all-time board of all games, those that have something."""
+    numbers = await boards.numbers(ALL_GAMES, user_ids)
+    known = zip(user_ids, numbers, strict=True)
+    return {user_id: score_of(number) for user_id, number in known if number is not None}
 
 
 def _changes(raised: Sequence[Raised]) -> Changes:
