@@ -1,6 +1,7 @@
 """`lobbyctl install`: lays systemd units and what they need, for processes that systemd keeps alive."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ USER_PREFIXES = (Path("/usr"), Path("/usr/local"))
 """Below these settings lie in /etc; below any other prefix they lie in its own etc."""
 
 PRIVATE = 0o600
+PUBLIC = 0o644
+PROGRAM = 0o755
 
 HOMES = (Path("/home"), Path("/root"))
 """Folders that the units cannot see."""
@@ -30,6 +33,8 @@ def lay(prefix: Path) -> list[Path]:
     cannot be written.
     """
     _check_python()
+    for path in (prefix, ROOT, Path(sys.executable)):
+        _check_name(path)
     etc = Path("/etc") if prefix in USER_PREFIXES else prefix / "etc"
     values = {
         "PYTHON": sys.executable,
@@ -47,8 +52,7 @@ def lay(prefix: Path) -> list[Path]:
     written.append(
         _write(etc / "polkit-1" / "rules.d" / "50-lobbyd.rules", _filled(SOURCES / "lobbyd.rules", {}))
     )
-    command = _write(prefix / "bin" / "lobbyctl", _filled(SOURCES / "lobbyctl", values))
-    command.chmod(0o755)
+    command = _write(prefix / "bin" / "lobbyctl", _filled(SOURCES / "lobbyctl", values), PROGRAM)
     return [*written, command, *_settings(etc / "lobbyd")]
 
 
@@ -73,6 +77,14 @@ def _check_python() -> None:
         )
 
 
+def _check_name(path: Path) -> None:
+    """Units and scripts take blanks, `%`, `$` and quotes for something else than a part of a name."""
+    if re.fullmatch(r"[\w@+./-]+", str(path)) is None:
+        raise ConfigError(
+            f"{path}: a unit cannot name it. Use a path of letters, digits and @ + . / _ - alone."
+        )
+
+
 def _home_of(path: Path) -> Path | None:
     return next((home for home in HOMES if path.is_relative_to(home)), None)
 
@@ -86,7 +98,6 @@ def _filled(source: Path, values: Mapping[str, str]) -> str:
 
 def _settings(folder: Path) -> list[Path]:
     """Settings and credentials, those that are not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = (ROOT / "config.toml").read_text("utf-8")
     config = config.replace('storage_url = ""', 'storage_url = "/var/lib/lobbyd/files"')
     first = {
@@ -99,15 +110,16 @@ def _settings(folder: Path) -> list[Path]:
     for name, text in first.items():
         path = folder / name
         if not path.exists():
-            path.touch(mode=0o644 if name == "config.toml" else PRIVATE)
-            path.write_text(text, "utf-8")
-            written.append(path)
+            written.append(_write(path, text, PUBLIC if name == "config.toml" else PRIVATE))
     return written
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, text: str, mode: int = PUBLIC) -> Path:
+    """Write a file of this mode, whatever the umask: the processes are other users than who installs."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(PRIVATE)
     path.write_text(text, "utf-8")
+    path.chmod(mode)
     return path
 
 

@@ -111,6 +111,35 @@ def test_operators_need_not_say_where_what_systemd_runs_is(
     assert (missing.returncode, "redis.url" in missing.stderr) == (1, True)
 
 
+def test_others_may_read_what_is_for_them_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "HOMES", ())
+    before = os.umask(0o077)
+    try:
+        install.lay(tmp_path)
+    finally:
+        os.umask(before)
+    modes = {
+        "bin/lobbyctl": 0o755,
+        "etc/lobbyd/config.toml": 0o644,
+        "etc/lobbyd/secret": 0o600,
+        "etc/polkit-1/rules.d/50-lobbyd.rules": 0o644,
+        "lib/systemd/system/lobbyd-worker@.service": 0o644,
+    }
+    assert {name: (tmp_path / name).stat().st_mode & 0o777 for name in modes} == modes
+
+
+@pytest.mark.parametrize("name", ["my lobbyd", "100%", "a;b", 'a"b', "a$HOME", "a\nb"])
+def test_a_folder_that_units_cannot_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setattr(install, "HOMES", ())
+    assert install.lay_and_tell(tmp_path / name, as_json=False) == 2
+    assert "a unit cannot name it" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
 def test_what_people_have_changed_stays(laid: Path) -> None:
     etc = laid / "etc" / "lobbyd"
     before = {path.name: path.read_text() for path in etc.iterdir()}
