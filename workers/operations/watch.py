@@ -3,6 +3,7 @@
 import asyncio
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 
 import msgspec
 import structlog
@@ -154,7 +155,7 @@ class Watch:
         for attempt in range(1, WEBHOOK_ATTEMPTS + 1):
             try:
                 await asyncio.to_thread(_post, self._settings.webhook, msgspec.json.encode(alert))
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 log.warning("webhook fails", attempt=attempt, cause=redact_text(str(error)))
                 await asyncio.sleep(attempt)
             else:
@@ -163,7 +164,7 @@ class Watch:
 
 
 def _post(url: str, body: bytes) -> None:
-    """POST a JSON document. Raises OSError, ValueError for what is no URL."""
+    """POST a JSON document. Raises OSError, ValueError for what is no URL, HTTPException for no HTTP."""
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
     with urllib.request.urlopen(request, timeout=WEBHOOK_TIMEOUT_S):
         pass
