@@ -4,6 +4,7 @@ Each value is checked where it comes from, so that an error names its own source
 declared in `runtime.settings` alone.
 """
 
+import datetime
 import difflib
 import itertools
 import json
@@ -155,6 +156,8 @@ def _from_text(text: str) -> Any:
 def _converted(given: _Given, setting: Setting) -> Any:
     kind = msgspec.inspect.type_info(setting.annotation)
     value = given.value
+    if isinstance(value, datetime.datetime):
+        value = value.isoformat()  # TOML has times of its own: one that is written without quotes is as good
     if given.text is not None and _is_text(kind) and not isinstance(value, str):
         value = given.text  # a secret or a name made of digits alone is text all the same
     try:

@@ -157,12 +157,16 @@ class Daemon:
     def _end(self) -> None:
         self._end_within(self._drain_timeout_s)
 
-    def _fail(self, name: str, error: BaseException) -> None:
+    def _fail(self, name: str, error: BaseException, *, is_outside: bool = False) -> None:
         cause = redact_text(f"{name}: {_described(error)}")[:CAUSE_MAX_LENGTH]
-        traceback = None if isinstance(error, (OSError, Refused)) else error  # their words say it all
+        words_say_it_all = is_outside or isinstance(error, (OSError, Refused))
         log.error(
-            "refused" if isinstance(error, Refused) else "ends in error", cause=cause, exc_info=traceback
+            "refused" if isinstance(error, Refused) else "ends in error",
+            cause=cause,
+            exc_info=None if words_say_it_all else error,
         )
+        if words_say_it_all:
+            log.debug("traceback of the error", exc_info=error)
         if self._failure is None:
             self._failure, self._cause = error, cause
         self._failed.set()
@@ -194,7 +198,8 @@ class Daemon:
         try:
             await _attempt(step)
         except Exception as error:
-            self._fail(step.name, error)
+            # Trying again can help against what is outside this process alone: a store, a port.
+            self._fail(step.name, error, is_outside=step.attempts > 1)
             return False
         self._started.append(step)
         return True

@@ -87,6 +87,8 @@ class Sample:
         self.note(f"start two, attempt {self.attempts}")
         if self.fault == "step fails":
             raise OSError("redis://:hunter2@host is away")
+        if self.fault == "step fails by an error of its own":
+            raise LookupError("the store is away")
         if self.fault == "step fails twice" and self.attempts < 3:
             raise OSError("not yet")
         if self.fault == "step hangs":

@@ -138,12 +138,26 @@ def test_variables_without_a_double_underscore_are_none_of_ours() -> None:
         ("[login.admit_rate]\nx = 1", 'login.admit_rate: expected an integer of at least 1, got {"x": 1}'),
         ("[logn]", "[logn]: unknown; did you mean login?"),
         ("login = 1", "login: expected a [section], got 1"),
+        (
+            "[login]\nopens_at = 2024-12-18",
+            'login.opens_at: expected a time with its zone, such as 2024-12-18T18:00:00+09:00, or "", '
+            'got "2024-12-18"',
+        ),
+        (
+            '[monitoring]\nwebhook = "file:///etc/passwd"',
+            'monitoring.webhook: expected a URL such as https://chat.example/1, or "", got something else',
+        ),
         ('[login]\n"admit.rate\\n" = 1', "login.admit.rate\\x0a: unknown; did you mean login.admit_rate?"),
     ],
 )
 def test_an_error_names_file_key_and_what_was_expected(tmp_path: Path, text: str, message: str) -> None:
     path = written(tmp_path, text)
     assert error_of(path) == f"{path}: {message}"
+
+
+def test_a_time_needs_no_quotes(tmp_path: Path) -> None:
+    path = written(tmp_path, "[login]\nopens_at = 2024-12-18 18:00:00+09:00")
+    assert load(path, environ={}, overrides=[]).login.opens_at == "2024-12-18T18:00:00+09:00"
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "1e30", '"x"', "true"])

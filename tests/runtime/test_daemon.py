@@ -114,6 +114,7 @@ def test_a_step_that_fails_is_tried_again(start: Start) -> None:
     ("fault", "cause"),
     [
         ("step fails", "two: OSError: redis://***@host is away"),
+        ("step fails by an error of its own", "two: LookupError: the store is away"),
         ("step hangs", "two: took longer than 0.3 s"),
         ("step cancels itself", "two: RuntimeError: ended in a cancellation that nobody asked for"),
     ],
@@ -134,6 +135,7 @@ def test_a_step_that_keeps_failing_ends_the_process_in_error(start: Start, fault
     ]
     (error,) = errors(stderr)
     assert (error["event"], error["cause"]) == ("ends in error", cause)
+    assert "exception" not in error
 
 
 def test_a_refused_process_announces_nothing(start: Start) -> None:
