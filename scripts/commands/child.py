@@ -143,11 +143,11 @@ class Child:
         self._ready_since_s = None
         process = await self._start()
         self.life = Life(process.pid, int(time.time() * 1000))
-        self._observer.started(self)
         ended = asyncio.create_task(process.wait())
         getting_ready = asyncio.create_task(self._become_ready(self.life))
         stopping = asyncio.create_task(self._stopping.wait())
         try:
+            self._observer.started(self)
             await asyncio.wait({ended, stopping, getting_ready}, return_when=asyncio.FIRST_COMPLETED)
             if getting_ready.done():
                 getting_ready.result()

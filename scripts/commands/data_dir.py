@@ -64,13 +64,16 @@ class DataDir:
         """Hold the directory; gives the lock's file descriptor.
 
         Children that inherit it hold the lock too: as long as one of them lives, nobody else starts on the
-        same data. Raises RunsAlready.
+        same data. Raises RunsAlready, and ConfigError where nothing can be written.
         """
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             await self._take(descriptor, tell)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            try:
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            except OSError as error:
+                raise ConfigError(f"--data-dir {self.path}: cannot be written: {error.strerror}") from None
             yield descriptor
         finally:
             os.close(descriptor)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -49,7 +50,7 @@ async def _examine(data_dir: Path, config_file: Path | None, config: Config) -> 
         async with connect(url) as redis:
             about_redis = await stores.redis(redis, url)
             return [*about_redis, *found, *await system(redis, config)]
-    except (StoreAway, ValueError) as error:
+    except (StoreAway, RedisError, ValueError) as error:
         start = "Start it, or correct redis.url; processes come back by themselves once it is there."
         # One that has told of itself is there, and yet does not do what is asked of it.
         check, start = ("redis work", "See what else is wrong with it.") if about_redis else ("redis", start)

@@ -2,15 +2,15 @@
 
 import shutil
 import stat
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import make_url
 
+from runtime.config import load, settings
 from runtime.secrets import KEY_FILE
-from runtime.settings import Config
+from runtime.settings import Config, is_secret
 from scripts.commands.doctor_found import Found, ok, warning, wrong
 
 LEAST_FREE_BYTES = 64 * 2**20
@@ -74,6 +74,8 @@ def _secret_files(data_dir: Path, config_file: Path | None, config: Config) -> I
 
 
 def _holds_a_secret(config_file: Path) -> bool:
-    settings = tomllib.loads(config_file.read_text("utf-8"))
-    urls = [settings.get(section, {}).get("url", "") for section in ("redis", "database")]
-    return bool(settings.get("auth", {}).get("secret")) or any(urlsplit(url).password for url in urls)
+    """Whether it sets what is secret: of a URL that is its password."""
+    config = load(config_file, environ={}, overrides=[])
+    names = (name.split(".") for name, setting in settings().items() if is_secret(setting.annotation))
+    given = (getattr(getattr(config, section), key) for section, key in names)
+    return any(urlsplit(text).password if "://" in text else text for text in given)

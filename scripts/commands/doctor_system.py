@@ -37,6 +37,7 @@ WHAT_TO_DO = {
     "latency": "More workers of that kind help; `lobbyctl scaling` says how many.",
     "queue": "See who reads it with `lobbyctl queue ls`; start more workers of that kind.",
     "dead": "See why with `lobbyctl dead-letters list QUEUE`; then `requeue` or `drop` them.",
+    "estimates": "See who is let in, and how fast, with `lobbyctl admission show`; it settles as they are.",
     "errors": "The logs of the workers say which requests fail, and why.",
     "redis": "See what has grown with `redis-cli --bigkeys`.",
 }

@@ -42,8 +42,7 @@ async def show(data_dir: Path, config_file: Path | None, group_id: str, *, as_js
         if as_json:
             print(json.dumps({**_shown(group, counts), "members": members}, ensure_ascii=False))
         else:
-            print(_in_words(group, counts))
-            print(*members, sep="\n")
+            print(_in_words(group, counts), *members, sep="\n")
         return None
 
     return await with_stores(data_dir, config_file, work)

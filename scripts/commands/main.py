@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs, so that `lobbyctl --help` answers at once.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -244,5 +245,15 @@ def install(
 
 
 def main() -> None:
-    """Run `lobbyctl`."""
-    sys.exit(app())
+    """Run `lobbyctl`. What cannot be printed is said on stderr, unless nobody reads any more."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # Python tries once more at its exit, and says so in its own way.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"This cannot be done: {error}", file=sys.stderr)
+        sys.exit(1)

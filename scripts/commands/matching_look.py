@@ -44,7 +44,7 @@ async def show(data_dir: Path, config_file: Path | None, *, as_json: bool) -> in
     async def work(redis: Redis) -> None:
         buckets = await MatchBoard(redis).buckets()
         if as_json:
-            print(json.dumps([_bucket(each) for each in buckets]))
+            print(json.dumps({"queues": [_bucket(each) for each in buckets]}))
         elif not buckets:
             print("Nobody waits for opponents, and nobody did lately.")
         else:

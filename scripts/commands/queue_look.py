@@ -8,13 +8,12 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from protocol.envelope import Delivery, Envelope, ServerStatus
 from runtime.daemon import EXIT_ERROR
+from scripts.commands.status import QUEUE_FIGURES, queue_fields, queue_row, table
 from scripts.commands.system import with_redis
 from storage.backlogs import Backlogs, Waiting
 from storage.queues import DeadLetters, QueueServer, UnknownQueue
@@ -32,21 +31,11 @@ async def ls(data_dir: Path, config_file: Path | None, *, as_json: bool) -> int:
         if as_json:
             print(json.dumps({"queues": found}))
             return
-        columns = ("queue", "type", "length", "of", "pending", "readers", "oldest", "dead letters")
-        table = _table(*columns, figures=6)
+        shown = table("queue", figures=(*QUEUE_FIGURES, "dead"))
         for each in found:
             letters = each["deadLetters"]
-            table.add_row(
-                each["queueId"],
-                each["queueType"],
-                f"{each['length']:,}",
-                f"{each['maxSize']:,}",
-                f"{each['pending']:,}",
-                str(each["consumers"]),
-                f"{each['oldestAgeSec']:.1f} s" if each["length"] else "–",
-                f"[red]{letters:,}[/red]" if letters else "–",
-            )
-        Console(highlight=False).print(table)
+            shown.add_row(*queue_row(each), f"[red]{letters:,}[/red]" if letters else "–")
+        Console(highlight=False).print(shown)
 
     return await with_redis(data_dir, config_file, work)
 
@@ -56,19 +45,7 @@ async def queues(redis: Redis) -> list[dict[str, Any]]:
     server = QueueServer(redis)
     found = await server.statistics(await server.ids())
     letters = await DeadLetters(redis).counts([each.queue_id for each in found])
-    return [
-        {
-            "queueId": each.queue_id,
-            "queueType": each.queue_type,
-            "length": each.length,
-            "maxSize": each.max_size,
-            "pending": each.pending,
-            "consumers": each.consumers,
-            "oldestAgeSec": each.oldest_age_sec,
-            "deadLetters": letters.get(each.queue_id, 0),
-        }
-        for each in found
-    ]
+    return [{**queue_fields(each), "deadLetters": letters.get(each.queue_id, 0)} for each in found]
 
 
 async def peek(data_dir: Path, config_file: Path | None, name: str, most: int, *, as_json: bool) -> int:
@@ -93,10 +70,11 @@ async def peek(data_dir: Path, config_file: Path | None, name: str, most: int, *
 
 
 def _print(entries: list[dict[str, Any]]) -> None:
-    table = _table("entry", "age", "bytes", "deliveries", "held by", "what", figures=0)
+    shown = table("entry", "age", "bytes", "deliveries", "held by", "what", figures=())
+    shown.columns[-1].no_wrap = False
     for each in entries:
         facts = (f"{name} {text}" for name, text in each["what"].items())
-        table.add_row(
+        shown.add_row(
             each["entryId"],
             f"{each['ageSec']:.1f} s",
             f"{each['bytes']:,}",
@@ -104,7 +82,7 @@ def _print(entries: list[dict[str, Any]]) -> None:
             each["holder"] or "–",
             escape("; ".join(facts)),
         )
-    Console(highlight=False).print(table)
+    Console(highlight=False).print(shown)
 
 
 def _entry(waiting: Waiting) -> dict[str, Any]:
@@ -145,12 +123,3 @@ def _as_report(message: bytes) -> Iterator[tuple[str, str]]:
 
 def _as_deliveries(message: bytes) -> Iterator[tuple[str, str]]:
     yield "deliveries", str(len(_deliveries.decode(message)))
-
-
-def _table(*columns: str, figures: int) -> Table:
-    """A table whose last columns, so many of them, are figures."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, header_style="bold bright_black")
-    for index, column in enumerate(columns):
-        is_figure = index >= len(columns) - figures
-        table.add_column(column, justify="right" if is_figure else "left", no_wrap=index == 0)
-    return table

@@ -64,12 +64,13 @@ async def _gather(redis: Redis) -> dict[str, Any]:
     ledger = await Tickets(redis, ttl_s=0).ledger()
     return {
         "servers": [{"serverId": server_id, **fields} for server_id, fields in servers.items()],
-        "queues": [_queue(queue) for queue in queues],
+        "queues": [queue_fields(queue) for queue in queues],
         "admission": ledger,
     }
 
 
-def _queue(queue: QueueStatistics) -> dict[str, str | float]:
+def queue_fields(queue: QueueStatistics) -> dict[str, str | float]:
+    """A queue as JSON has it."""
     return {
         "queueId": queue.queue_id,
         "queueType": queue.queue_type,
@@ -89,7 +90,7 @@ def _print(found: Mapping[str, Any]) -> None:
         servers.add_row(*_server_row(server, now_s))
     queues = table("queue", figures=QUEUE_FIGURES)
     for queue in found["queues"]:
-        queues.add_row(*_queue_row(queue))
+        queues.add_row(*queue_row(queue))
     console.print(servers, "", queues, "", _admission(found["admission"]), sep="\n")
     for server in found["servers"]:
         if server.get("error"):
@@ -130,7 +131,8 @@ def _heartbeat(age_s: float) -> Text:
     return Text(f"{max(0.0, age_s):.1f} s", "red" if age_s > LATE_HEARTBEAT_S else "green")
 
 
-def _queue_row(queue: Mapping[str, Any]) -> list[RenderableType]:
+def queue_row(queue: Mapping[str, Any]) -> list[RenderableType]:
+    """A queue's cells, from what JSON has of it."""
     length, most, oldest_s = queue["length"], queue["maxSize"], queue["oldestAgeSec"]
     return [
         Text(queue["queueId"], "bold"),

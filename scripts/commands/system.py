@@ -143,7 +143,7 @@ async def with_stores(
             await database.close()
     except NothingRuns as error:
         print(error, file=sys.stderr)
-    except (StoreAway, RedisError, OSError) as error:
+    except (StoreAway, RedisError) as error:
         print(f"The system cannot be reached: {redact_text(str(error))}", file=sys.stderr)
     return EXIT_ERROR
 
@@ -174,7 +174,7 @@ async def with_redis(
             return await work(redis) or EXIT_CLEAN
     except NothingRuns as error:
         print(error, file=sys.stderr)
-    except (StoreAway, RedisError, OSError) as error:
+    except (StoreAway, RedisError) as error:
         cause = redact_text(str(error.__cause__ or error))
         print(f"The system's Redis does not answer at {redact_text(url)}: {cause}", file=sys.stderr)
     return EXIT_ERROR

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Grid
 from textual.widgets import DataTable, Footer, Header, Static
 
@@ -60,6 +60,7 @@ class Top(App[int]):
     VERTICAL_BREAKPOINTS = [(0, "-short"), (TALL_FROM, "-tall")]  # noqa: RUF012 - as its base declares it
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
         ("p", "pause", "Pause, resume"),
         ("r", "rate", "Rate"),
         ("d", "drain", "Drain"),

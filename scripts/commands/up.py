@@ -264,7 +264,10 @@ class System:
 
     def _write_endpoints(self) -> None:
         found = {**self._whereabouts(), "redis": self._redis_url, "database": self._database_url}
-        self._data_dir.write(self._data_dir.endpoints, json.dumps(found, indent=2) + "\n")
+        try:
+            self._data_dir.write(self._data_dir.endpoints, json.dumps(found, indent=2) + "\n")
+        except OSError as error:  # what runs matters more than what is said of it
+            self._screen.say(f"{self._data_dir.endpoints} cannot be written: {error}", "bold red")
 
     def _whereabouts(self) -> dict[str, Mapping[str, object]]:
         return {

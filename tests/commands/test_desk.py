@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,6 +55,32 @@ def test_queues_are_listed_with_their_dead_letters(desk: Running) -> None:
     }  # fmt: skip
     said = typed(desk, "queue", "ls").stdout
     assert "event_bus" in said
+    assert "1,000,000" in said
+    assert "…" not in said, "all of it fits into the 80 columns of a pipe"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+@pytest.mark.parametrize("words", [("queue", "ls", "--json"), ("status", "--json"), ("policy", "list")])
+def test_an_answer_that_cannot_be_written_is_an_error_in_words(desk: Running, words: tuple[str, ...]) -> None:
+    command = [LOBBYCTL, *words, "--data-dir", str(desk.data)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "This cannot be done: [Errno 28] No space left on device\n",
+    )
+
+
+def test_an_answer_that_nobody_reads_any_more_is_no_news(desk: Running) -> None:
+    command = [LOBBYCTL, "policy", "list", "--data-dir", str(desk.data)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.wait(PATIENCE_S), process.stderr.read()) == (1, "")
+    process.stderr.close()
 
 
 def test_what_nobody_reads_is_purged_once_it_is_confirmed(desk: Running) -> None:

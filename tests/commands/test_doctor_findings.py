@@ -16,12 +16,16 @@ from alembic.config import Config
 from redis import Redis
 from sqlalchemy import Connection, text
 
+from runtime.settings import MonitoringSettings
 from scripts.commands.doctor import doctor
+from scripts.commands.doctor_system import WHAT_TO_DO
 from storage import keys, migrations
 from storage.database import Database
 from tests.certificates import Authority
 from tests.commands.running import LOBBYCTL, PATIENCE_S, environment, lobbyctl
 from tests.servers import HOST, RedisServer, free_port
+from tests.workers.operations import making
+from workers.operations.thresholds import findings
 
 SECRET = "a master secret that only the tests know"
 
@@ -234,15 +238,33 @@ async def test_secrets_that_others_may_read(
         assert found[f"file {installation.secret}"]["do"].startswith(f"`chmod 600 {installation.secret}`")
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("redis.url", f"redis://:hidden@{HOST}:9/0"), ("portal.smtp_url", "smtp://kim:hidden@mail.example")],
+)
 async def test_a_file_of_settings_that_holds_a_secret_is_one_of_them(
-    installation: Installation, capsys: Captured
+    installation: Installation, capsys: Captured, name: str, url: str
 ) -> None:
-    installation.settings["redis.url"] = f"redis://:hidden@{HOST}:9/0"
+    installation.settings[name] = url
     installation.file.chmod(0o604)
     path = installation.folder / "settings.toml"
     await doctor(installation.folder, path, as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert f"file {path}" in {each["check"] for each in said["found"]}
+
+
+def test_of_whatever_operations_warns_it_says_what_to_do() -> None:
+    all_wrong = making.sample(
+        making.server("A", status_code="DOWN"),
+        making.server("B", errors=500, latency_p99_ms=9e9),
+        making.queue(length=1000, dead_letters=1),
+        making.admission(waiting=1, estimate_error_sec=1e6),
+        redis_memory_bytes=2**60,
+    )
+    found = findings(all_wrong, MonitoringSettings(), silence_s=10)
+    kinds = {each.subject.partition(":")[0] for each in found}
+    assert kinds == {"server", "latency", "queue", "dead", "errors", "estimates", "redis"}
+    assert kinds <= set(WHAT_TO_DO)
 
 
 def test_a_secret_that_is_not_there(installation: Installation) -> None:

@@ -103,6 +103,20 @@ def test_a_start_waits_for_what_a_killed_one_left(start: Start) -> None:
     assert redis not in again.pids.values()
 
 
+def test_a_file_that_cannot_be_written_costs_no_process(start: Start) -> None:
+    running = start("--no-demo", *CHEAP)
+    running.wait_for(UP)
+    before = running.pids["SOCK001"]
+    (running.data / ".endpoints.json.draft").mkdir()
+    os.kill(before, signal.SIGKILL)
+    running.wait_for("endpoints.json cannot be written")
+    running.wait_for("SOCK001 is back")
+    started = running.server("SOCK001")["pid"]
+    assert running.is_ready("SOCK001", int(started))
+    assert running.end() == 0
+    wait_until(lambda: not lives(int(started)), "nothing that was started is left")
+
+
 async def test_a_second_start_finds_accounts_and_tickets(start: Start) -> None:
     options = ("--no-demo", *CHEAP, "--set", "login.admit_rate=1", "--set", "login.pod_count=1")
     running = start(*options)

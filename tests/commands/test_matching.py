@@ -54,7 +54,7 @@ def desk(valkey_url: str, sqlite_url: str, tmp_path: Path) -> Desk:
 
 def test_where_nobody_waits_it_says_so(desk: Desk) -> None:
     assert desk.type().startswith("Nobody waits")
-    assert desk.read() == []
+    assert desk.read() == {"queues": []}
 
 
 async def test_of_who_does_not_wait_it_says_so(desk: Desk, sqlite_url: str) -> None:
@@ -77,7 +77,7 @@ def test_it_shows_queues_waits_and_quality(desk: Desk) -> None:
         await lobby.wait("dana", "eun", "fay", difficulty="hard", level=100)
 
     desk.given(prepare)
-    easy, hard = desk.read()
+    easy, hard = desk.read()["queues"]
     assert (easy["difficulty"], easy["level"], easy["waiting"], easy["matched"]) == ("easy", 7, 0, 2)
     assert 20 <= easy["waitSec"] < 40
     assert easy["quality"] == pytest.approx(1 / 1.2, abs=0.001)

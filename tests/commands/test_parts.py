@@ -85,6 +85,13 @@ class TestDataDir:
         with pytest.raises(ConfigError, match=r"file/data: cannot be made: Not a directory"):
             DataDir(tmp_path / "file" / "data").make()
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+    async def test_a_disk_that_is_full_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "lock").symlink_to("/dev/full")
+        with pytest.raises(ConfigError, match="cannot be written"):
+            async with DataDir(tmp_path).locked(print):
+                pass
+
 
 class TestFinding:
     def test_the_file_comes_first(self, tmp_path: Path) -> None:

@@ -171,7 +171,10 @@ async def test_what_is_seen_and_done_on_a_running_system(desk: Running) -> None:
             "admission:pause", "admission:resume", "admission:rate", "dead-letters:requeue",
             "server:drain",
         ]  # fmt: skip
-        await pilot.press("q")
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, AskRate))
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: not app.is_running)
     done = lobbyctl("top", "--data-dir", str(desk.data), folder=desk.folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert "status --json" in done.stderr
