@@ -38,12 +38,11 @@ from workers.login.opening import Draw, opening_ms
 from workers.login.overflow import Overflow
 from workers.login.survey import Survey
 from workers.login.tokens import Tokens
-from workers.process import Kind, WorkerProcess, request_intake
+from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
 from workers.requests import Call, Handlers, Requests
 
 CONCURRENCY = 1000
 TASKS_HELD = 50
-STEP_ATTEMPTS = 5
 
 HOUR_S = 3600
 

@@ -72,6 +72,8 @@ def crunch(order: Order, folder: Path) -> Found:
         written = _scan(result, order.format) if result.stat().st_size else None
         count = 0 if written is None else int(written.select(pl.len()).collect().item())
         columns = frame.collect_schema().names()
+        if len(msgspec.json.encode(columns)) > MOST_INLINE_BYTES:
+            return Found(refused=f"The names of its {len(columns):,} columns are too long for a message.")
         if count > MOST_INLINE_ROWS or count * len(columns) > MOST_INLINE_VALUES:
             return Found(count, columns)
         rows = [] if written is None else written.collect().to_dicts()

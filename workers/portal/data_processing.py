@@ -93,7 +93,8 @@ async def _fetch(context: Context[PortalRoom], source: Source, path: Path) -> Fo
 async def crunch_apart(order: Order, folder: Path) -> Found:
     """Have the operation done by a process of its own. Raises Refused."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", crunching.__name__, str(folder)),
+        # -P: a file in the current directory must not pass for one of our modules, or of polars'.
+        *(sys.executable, "-P", "-m", crunching.__name__, str(folder)),
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,

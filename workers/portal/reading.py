@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from protocol.errors import NOT_AUTHENTICATED, TASK_NOT_FOUND, RequestError
+from protocol.errors import TASK_NOT_FOUND, RequestError
 from protocol.messages.portal import (
     ListNotifications,
     NotificationList,
@@ -17,7 +17,7 @@ from protocol.messages.portal import (
 )
 from storage.tasks import TaskState, TaskStatus
 from workers.portal.room import PortalRoom, handlers
-from workers.requests import Call
+from workers.requests import Call, sender
 
 
 async def state_for(room: PortalRoom, call: Call[Any], task_id: str) -> TaskState:
@@ -56,7 +56,7 @@ async def _download_url(room: PortalRoom, state: TaskState) -> str | None:
 @handlers.handles(ListNotifications)
 async def list_notifications(room: PortalRoom, call: Call[ListNotifications]) -> NotificationList:
     """See the newest notifications."""
-    user_id = _sender(call)
+    user_id = sender(call)
     found = await room.notifications.newest(user_id, call.data.limit)
     views = [
         NotificationView(
@@ -74,12 +74,6 @@ async def list_notifications(room: PortalRoom, call: Call[ListNotifications]) ->
 @handlers.handles(ReadNotifications)
 async def read_notifications(room: PortalRoom, call: Call[ReadNotifications]) -> NotificationsRead:
     """Note that notifications have been read; to say so again changes nothing."""
-    user_id = _sender(call)
+    user_id = sender(call)
     await room.notifications.read(user_id, call.data.ids)
     return NotificationsRead(unread=await room.notifications.unread(user_id))
-
-
-def _sender(call: Call[Any]) -> str:
-    if call.envelope.user_id is None:
-        raise RequestError(NOT_AUTHENTICATED)
-    return call.envelope.user_id

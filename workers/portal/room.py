@@ -29,12 +29,11 @@ from workers.portal.engine import Engine
 from workers.portal.kinds import Kinds
 from workers.portal.line import BLOCK_S, Change
 from workers.portal.turns import Turns
-from workers.process import Kind, WorkerProcess, request_intake
+from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
 from workers.requests import Handlers, Requests
 from workers.telling import Telling
 
 CONCURRENCY = 200
-STEP_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)

@@ -95,3 +95,20 @@ async def test_what_takes_too_long(tmp_path: Path) -> None:
     (tmp_path / crunching.SOURCE).write_bytes(small(tmp_path))
     with pytest.raises(Refused, match=r"longer than 0\.01 s"):
         await crunch_apart(Order(Format.PARQUET, AS_IT_IS, MEMORY_BYTES, 0.01), tmp_path)
+
+
+async def test_more_names_of_columns_than_a_message_takes(tmp_path: Path) -> None:
+    """A table of one row whose header alone has more than a MB."""
+    names = ",".join(f"{'x' * 100}{number}" for number in range(12_000))
+    with pytest.raises(Refused, match=r"The names of its 12,000 columns are too long"):
+        await process(tmp_path, f"{names}\n{','.join('1' * 12_000)}\n".encode(), Format.CSV, AS_IT_IS)
+
+
+async def test_what_lies_in_the_current_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "polars.py").write_text("raise SystemExit('run')\n")
+    monkeypatch.chdir(here)
+    assert (await process(tmp_path, small(tmp_path), Format.PARQUET, AS_IT_IS)).row_count == 1000
