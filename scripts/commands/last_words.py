@@ -6,22 +6,31 @@ from typing import Any
 
 END_BYTES = 16 * 1024
 MOST_LINES = 6
+MOST_CHARACTERS = 300
 TELLING_LEVELS = frozenset({"warning", "error", "critical"})
 
 
 def last_words(log: Path, start: int) -> list[str]:
     """The last telling lines that were appended to the log since it had `start` bytes.
 
-    Of log lines those of level warning or worse, shortened; of anything else every line. Each but once.
+    Of log lines those of level warning or worse, shortened; of anything else every line. Each but once, and
+    no more of one than people read.
     """
     try:
         with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - END_BYTES))
+            begin = max(start, log.stat().st_size - END_BYTES)
+            file.seek(begin)
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return []
-    told = dict.fromkeys(words for line in lines if (words := _readable(line)))
+    if begin > start:
+        del lines[:1]  # it is the end of a line
+    told = dict.fromkeys(_short(words) for line in lines if (words := _readable(line)))
     return list(told)[-MOST_LINES:]
+
+
+def _short(words: str) -> str:
+    return words if len(words) <= MOST_CHARACTERS else words[:MOST_CHARACTERS] + "…"
 
 
 def _readable(line: str) -> str:

@@ -71,11 +71,7 @@ async def retry(data_dir: Path, config_file: Path | None, task_id: str, *, as_js
             )
             return EXIT_ERROR
         await _tell(stores, state, TaskStatus.PENDING, "retry")
-        print(
-            json.dumps({"taskId": task_id, "status": "pending"})
-            if as_json
-            else f"{task_id} is pending again."
-        )
+        _say(task_id, TaskStatus.PENDING, as_json=as_json)
         return None
 
     return await _with_task(data_dir, config_file, task_id, work)
@@ -91,9 +87,7 @@ async def cancel(data_dir: Path, config_file: Path | None, task_id: str, *, as_j
             print(f"{task_id} is {state.status} already.", file=sys.stderr)
             return EXIT_ERROR
         await _tell(stores, state, TaskStatus.CANCELLED, "cancel")
-        print(
-            json.dumps({"taskId": task_id, "status": "cancelled"}) if as_json else f"{task_id} is cancelled."
-        )
+        _say(task_id, TaskStatus.CANCELLED, as_json=as_json)
         return None
 
     return await _with_task(data_dir, config_file, task_id, work)

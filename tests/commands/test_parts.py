@@ -68,6 +68,10 @@ class TestLastWords:
         assert len(told) == len(set(told)) == MOST_LINES
         assert told[-1] == f"line {(END_BYTES - 1) // 2}"
 
+    def test_of_a_line_that_is_too_long_people_see_its_beginning_or_nothing(self, tmp_path: Path) -> None:
+        log = self.write(tmp_path, "x" * END_BYTES, "y" * 1000)
+        assert last_words(log, 0) == ["y" * 300 + "…"]
+
     def test_a_log_that_is_gone_says_nothing(self, tmp_path: Path) -> None:
         assert last_words(tmp_path / "none", 0) == []
 

@@ -143,10 +143,6 @@ def test_variables_without_a_double_underscore_are_none_of_ours() -> None:
             'login.opens_at: expected a time with its zone, such as 2024-12-18T18:00:00+09:00, or "", '
             'got "2024-12-18"',
         ),
-        (
-            '[monitoring]\nwebhook = "file:///etc/passwd"',
-            'monitoring.webhook: expected a URL such as https://chat.example/1, or "", got something else',
-        ),
         ('[login]\n"admit.rate\\n" = 1', "login.admit.rate\\x0a: unknown; did you mean login.admit_rate?"),
     ],
 )

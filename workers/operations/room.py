@@ -49,6 +49,11 @@ def assemble(process: WorkerProcess) -> Kind:
     """The parts of an operations worker. Raises ConfigError."""
     if not process.config.database.url:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
+    scaling = process.config.scaling
+    if scaling.least > scaling.most:
+        raise ConfigError(
+            f"scaling.least: {scaling.least} workers at least are more than the {scaling.most} at most"
+        )
     database = Database(process.config.database.url)
     gate = open_gate(database, process.redis, process.wire, process.secrets)
     telling = Telling(Whereabouts(process.wire), process.outbox)
