@@ -77,8 +77,8 @@ class Subscription:
     async def read(self, limit: int) -> list[Entry]:
         """Take new entries, waiting for the block time when there are none.
 
-        While there is a backlog, up to `limit` (at least 1) shared between the queues by weight; else up to
-        `limit` of each queue. A queue that Redis has lost is created again, and nothing is answered.
+        While more than one queue has a backlog, up to `limit` (at least 1) shared between them by weight;
+        else up to `limit` of each. A queue that Redis has lost is created again, and nothing is answered.
         Raises StoreAway.
         """
         return await self._guarded(self._read(limit))
@@ -122,9 +122,17 @@ class Subscription:
                 raise
             await self._create()
             return []
-        # Weights matter only while there is more than is taken; without, one command does instead of two.
-        self._backlog = len(self._ids) > 1 and len(entries) >= limit
+        self._backlog = self._share_next(entries, limit)
         return entries
+
+    def _share_next(self, entries: Sequence[Entry], limit: int) -> bool:
+        """Whether more than one queue may have more than was read. Only then weights matter; reading by them
+        costs Redis twice as much.
+        """
+        if len(self._ids) == 1 or len(entries) < limit:
+            return False
+        # Of less than a round not every queue has got a share.
+        return limit < sum(self._weights) or len({entry.queue_id for entry in entries}) > 1
 
     async def _share(self, limit: int) -> list[Entry]:
         """What is there, shared between the queues by weight."""

@@ -57,6 +57,20 @@ async def test_one_lane_alone_gets_all(peer: Peer, queue_id: str, limit: int) ->
     assert [entry.message for bite in bites for entry in bite] == sent
 
 
+async def test_lanes_that_get_a_backlog_later_share_from_then_on(peer: Peer) -> None:
+    reader = peer.subscribe(LANES)
+    await reader.create()
+    await fill(peer, NORMAL, 400)
+    for _ in range(3):
+        assert Counter(entry.queue_id for entry in await reader.read(20)) == {NORMAL: 20}
+    for queue_id in (HIGH, LOW):
+        await fill(peer, queue_id, 400)
+    await reader.read(20)
+    for _ in range(3):
+        taken = Counter(entry.queue_id for entry in await reader.read(20))
+        assert taken == {HIGH: 12, NORMAL: 6, LOW: 2}
+
+
 async def test_what_one_lane_leaves_goes_to_the_others(peer: Peer) -> None:
     reader = peer.subscribe(LANES)
     await reader.create()
