@@ -20,7 +20,7 @@ from protocol.messages.auth import Finalized, Login
 from storage import keys
 from storage.tickets import Tickets
 from tests.servers import MariaServer, RedisServer
-from tests.system.cluster import Cluster, until
+from tests.system.cluster import Cluster, Process, until
 from tests.system.conftest import run_cluster
 from tests.system.guest import HEARING_S, PASSWORD, Guest, registration
 
@@ -240,13 +240,21 @@ async def test_a_place_that_is_lost_is_missed_before_long(
 async def test_redis_is_away_at_the_start(on_valkey: Cluster, valkey: RedisServer) -> None:
     await asyncio.to_thread(valkey.stop)
     node = on_valkey.start_node(wait=False)
+    tries_once(node)
     worker = on_valkey.start_worker("login", 3, wait=False)
-    until(lambda: "trying again" in node.log and "trying again" in worker.log, "a second try")
+    tries_once(worker)
 
     await asyncio.to_thread(valkey.start)
 
-    on_valkey.wait_for(node, "READY")
-    on_valkey.wait_for(worker, "READY")
+    for process in (node, worker):
+        process.thaw()
+        on_valkey.wait_for(process, "READY")
     async with Player([node.endpoint]) as player:
         await player.register("patient", PASSWORD, "patient@example.com", "patient")
         assert (await player.sign_in("patient", PASSWORD)).user_id == "patient"
+
+
+def tries_once(process: Process) -> None:
+    """Wait until a process has tried in vain, and freeze it: it tries for 3 s, which a store may take to start."""
+    until(lambda: "trying again" in process.log, f"{process.name} tries again")
+    process.freeze()
