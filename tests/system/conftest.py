@@ -53,7 +53,18 @@ def run_cluster(cluster: Cluster) -> Iterator[Cluster]:
         cluster.kill()
     for name, log in cluster.logs():
         for line in log.splitlines():
-            assert "Traceback" not in line or '"event": "ends in error"' in line, f"{name}: {line}"
+            assert not is_trouble(line), f"{name}: {line}"
+
+
+def is_trouble(line: str) -> bool:
+    """Whether a line of a log tells of a traceback that there should not be.
+
+    uvloop logs one, too, for a TLS connection that was given up in its handshake and of which more was read
+    already; a process that a busy machine kept from its handshake for 2 s does just that, and connects again.
+    """
+    if "Fatal error on SSL protocol" in line and "the handler is closed" in line:
+        return False
+    return "Traceback" in line and '"event": "ends in error"' not in line
 
 
 @pytest.fixture

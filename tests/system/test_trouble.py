@@ -255,6 +255,6 @@ async def test_redis_is_away_at_the_start(on_valkey: Cluster, valkey: RedisServe
 
 
 def tries_once(process: Process) -> None:
-    """Wait until a process has tried in vain, and freeze it: it tries for 3 s, which a store may take to start."""
+    """Wait until a process has tried in vain, and freeze it: a store may take longer to start."""
     until(lambda: "trying again" in process.log, f"{process.name} tries again")
     process.freeze()
