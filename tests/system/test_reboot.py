@@ -24,6 +24,7 @@ def thawed(cluster: Cluster) -> Iterator[Cluster]:
 
 
 async def test_a_reply_to_an_earlier_life_answers_nobody(cluster: Cluster) -> None:
+    cluster.settings["socketd.request_timeout_s"] = 60.0  # a busy machine starts no worker in 10 s
     node = cluster.start()["SOCK001"]
     cluster["login-1"].end()
     before = await Wire.greeted(node.endpoint)
