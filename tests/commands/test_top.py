@@ -24,7 +24,7 @@ from storage.audit import Audit
 from storage.connections import connect
 from storage.monitoring import Monitoring
 from storage.queues import QueueServer
-from tests.commands.running import Running, lobbyctl
+from tests.commands.running import PATIENCE_S, Running, lobbyctl
 from tests.servers import RedisServer
 
 LONGEST = "portal_queue:data_processing"
@@ -48,16 +48,14 @@ async def screen(running: Running) -> AsyncIterator[tuple[Top, Pilot[int], Redis
     async with connect(running.endpoints["redis"]) as redis:
         app = Top(redis)
         async with app.run_test(size=(140, 60)) as pilot:
-            await pilot.pause()
+            await until(pilot, lambda: app.query_one("#servers", DataTable).row_count)
             yield app, pilot, redis
 
 
 async def until(pilot: Pilot[int], condition: Any) -> None:
-    for _ in range(400):
-        if condition():
-            return
-        await pilot.pause(0.05)
-    raise AssertionError("in vain")
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():
+            await pilot.pause(0.05)
 
 
 async def answer(pilot: Pilot[int], key: str) -> None:
