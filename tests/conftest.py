@@ -10,7 +10,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -25,7 +25,7 @@ SERVER_FIXTURES = {
     "valkey_url", "redis7_url", "redis_url", "own_redis", "own_valkey", "mariadb_url", "own_mariadb",
 }  # fmt: skip
 
-DAY_S, LAST_S = 86_400, 60
+DAY_S, LAST_S = 86_400, 120
 
 # How long an example takes depends on the machine, which is not what the tests are about. Where it is decided
 # whether a change lands (CI is set), all runs try the same examples; elsewhere each tries others.
@@ -43,12 +43,16 @@ def patience(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def one_day(request: pytest.FixtureRequest) -> None:
-    """Boards and counts of a day begin anew at midnight (UTC), which no test of them reckons with."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Where midnight (UTC) is near, wait for it: boards and counts of a day begin anew, as no test expects.
+
+    Before all fixtures of the test, and before its time begins to run.
+    """
     left_s = DAY_S - time.time() % DAY_S
-    if left_s < LAST_S and request.node.get_closest_marker("servers"):
+    if left_s < LAST_S and item.get_closest_marker("servers"):
         time.sleep(left_s + 1)
+    return (yield)
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], TimedLoop]]:
