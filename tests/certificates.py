@@ -13,6 +13,18 @@ from cryptography.x509.oid import NameOID
 PEM = serialization.Encoding.PEM
 HOST = "127.0.0.1"
 
+SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class Files(NamedTuple):
     """A certificate and its key."""
@@ -67,10 +79,17 @@ class Authority:
             .not_valid_before(start)
             .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=not hosts, path_length=None), critical=True)
+            # VERIFY_X509_STRICT, the default from Python 3.13 on, asks for these (RFC 5280, 4.2.1).
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
+            )
         )
         if hosts:
             names = x509.SubjectAlternativeName([_general(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
+        else:
+            builder = builder.add_extension(SIGNS, critical=True)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(PEM)
 
 
