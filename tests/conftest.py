@@ -18,6 +18,7 @@ from typing import cast
 import hypothesis
 import pytest
 
+from storage.database import Database
 from tests.loop import TimedLoop
 from tests.servers import MariaServer, RedisKind, RedisServer, make_mariadb_seed
 
@@ -36,10 +37,13 @@ hypothesis.settings.load_profile("repeatable" if os.environ.get("CI") else "expl
 
 @pytest.fixture(autouse=True)
 def patience(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A Redis that a busy machine keeps from answering is not away, but where a test takes its own away."""
+    """A store that a busy machine keeps from answering is not away, but where a test takes its own away."""
     with pytest.MonkeyPatch.context() as patch:
         if not {"own_redis", "own_valkey"}.intersection(request.fixturenames):
             patch.setattr("storage.connections.ANSWER_TIMEOUT_S", 20.0)
+        if "own_mariadb" not in request.fixturenames:
+            usual = cast("dict[str, object]", Database.__init__.__kwdefaults__)
+            patch.setitem(usual, "time_limit_s", 20.0)
         yield
 
 

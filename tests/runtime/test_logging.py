@@ -79,7 +79,9 @@ def test_an_exception_is_part_of_its_line_and_shows_no_secret() -> None:
 
 @pytest.mark.servers
 def test_the_console_shows_no_secret_either() -> None:
-    body = "try: fail('hunter2')\nexcept ValueError: log.exception('failed', token='hunter2')"
+    # Python 3.13 shows the program's own lines.
+    secret = "'hunter' + '2'"
+    body = f"try: fail({secret})\nexcept ValueError: log.exception('failed', token={secret})"
     text = run(body, format="console")
     assert "failed" in text
     assert "hunter2" not in text
