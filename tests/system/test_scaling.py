@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from client import RequestFailed
 from protocol.queues import Lane
 from scripts.commands.scaler import CannotAct, Scaler
 from storage import keys
@@ -109,17 +108,10 @@ async def following(
 
 
 async def register_on(guest: Guest, names: Iterator[str], made: list[str], enough: asyncio.Event) -> None:
-    """Make accounts, one after the other, until it is enough. SQLite may be busy with the others'."""
+    """Make accounts, one after the other, until it is enough."""
     while not enough.is_set():
         name = next(names)
-        while True:
-            try:
-                await guest.register(name, key=name)
-            except RequestFailed as refusal:
-                if refusal.code != "BUSY":
-                    raise
-            else:
-                break
+        await guest.register(name)
         made.append(name)
 
 
