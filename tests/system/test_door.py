@@ -17,7 +17,7 @@ from tests.system.conftest import run_house
 from tests.system.guest import Guest
 from tests.system.test_monitoring import heard_of, make_admin
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.servers
 
 MOST_WAITING = 8
 """Requests that a lane takes here: half of them are as much as it should bear."""

@@ -25,7 +25,7 @@ from tests.system.conftest import run_cluster
 from tests.system.guest import PASSWORD, Guest
 from tests.system.portal.asking import becomes, rows, signed_in
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.servers
 
 QUICK = {"status.heartbeat_s": 0.5}
 BACK_WITHIN_S = 300.0

@@ -6,7 +6,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
-import pytest
 import uvloop
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import (
@@ -320,7 +319,6 @@ class QueueMachine(RuleBasedStateMachine):
         return {queue_id: Found(*itertools.islice(answers, 4)) for queue_id in LANE_IDS}
 
 
-@pytest.mark.timeout(300)  # Where it fails, the failure is made smaller, which takes its time.
 def test_queues_behave_as_their_model_does(redis_url: str) -> None:
     class Machine(QueueMachine):
         url = redis_url
