@@ -8,6 +8,7 @@ Everything goes the same way, also what other libraries log through the standard
 import dataclasses
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -81,7 +82,12 @@ def _rendering(console: bool) -> list[Processor]:
     renderer: Processor = structlog.processors.JSONRenderer(serializer=_json)
     if console:
         plain = structlog.dev.plain_traceback
-        renderer = structlog.dev.ConsoleRenderer(timestamp_key="time", exception_formatter=plain)
+        renderer = structlog.dev.ConsoleRenderer(
+            # As https://no-color.org has it, and as the command line does.
+            colors=not os.environ.get("NO_COLOR"),
+            timestamp_key="time",
+            exception_formatter=plain,
+        )
     return [structlog.processors.format_exc_info, redact, renderer]
 
 

@@ -49,6 +49,18 @@ class DataDir:
         """The file by which others find the running system."""
         return self.path / "endpoints.json"
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether a system ran here, and all of its processes are gone."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            return _lock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
+
     def make(self) -> None:
         """Make the directory and its folders, mode 0700. Raises ConfigError."""
         # For everything that this process and its children will write, too.
@@ -115,9 +127,9 @@ class DataDir:
             await asyncio.sleep(LOOK_AGAIN_S)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

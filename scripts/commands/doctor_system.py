@@ -33,7 +33,8 @@ LEAST_FILES = 4_096
 Known = Mapping[str, Mapping[str, str]]
 
 WHAT_TO_DO = {
-    "server": "Look at its log and its machine, and start it again.",
+    "server": "Look at its log and its machine, and start it again; one that is not to come back is "
+    "forgotten with `redis-cli DEL SERVER_ID:{id}:status`.",
     "latency": "More workers of that kind help; `lobbyctl scaling` says how many.",
     "queue": "See who reads it with `lobbyctl queue ls`; start more workers of that kind.",
     "dead": "See why with `lobbyctl dead-letters list QUEUE`; then `requeue` or `drop` them.",

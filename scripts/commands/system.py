@@ -106,7 +106,8 @@ async def with_database(
     except (NothingRuns, OtherMasterSecret) as error:
         print(error, file=sys.stderr)
     except StoreAway as error:
-        print(f"The system's database does not answer: {redact_text(str(error))}", file=sys.stderr)
+        cause = redact_text(str(error))
+        _say_away(f"The system's database does not answer: {cause}", data_dir, config_file)
     return EXIT_ERROR
 
 
@@ -144,7 +145,7 @@ async def with_stores(
     except NothingRuns as error:
         print(error, file=sys.stderr)
     except (StoreAway, RedisError) as error:
-        print(f"The system cannot be reached: {redact_text(str(error))}", file=sys.stderr)
+        _say_away(f"The system cannot be reached: {redact_text(str(error))}", data_dir, config_file)
     return EXIT_ERROR
 
 
@@ -176,8 +177,15 @@ async def with_redis(
         print(error, file=sys.stderr)
     except (StoreAway, RedisError) as error:
         cause = redact_text(str(error.__cause__ or error))
-        print(f"The system's Redis does not answer at {redact_text(url)}: {cause}", file=sys.stderr)
+        _say_away(f"The system's Redis does not answer at {redact_text(url)}: {cause}", data_dir, config_file)
     return EXIT_ERROR
+
+
+def _say_away(words: str, data_dir: Path, config_file: Path | None) -> None:
+    """Say that a store does not answer; of a system that was killed with all it had started, that it was."""
+    if config_file is None and DataDir(data_dir).is_abandoned:
+        words = f"Nothing runs in {data_dir} any more: it was killed. Start it again with `lobbyctl up`."
+    print(words, file=sys.stderr)
 
 
 def _connect(url: str) -> Redis:

@@ -84,6 +84,9 @@ def test_what_it_started_is_told_to_programs_and_ends_when_it_is_killed(start: S
     assert "SOCK001 READY on" in running.stderr
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
     wait_until(lambda: not running.left(), "everything is gone")
+    done = lobbyctl("status", "--data-dir", str(running.data), folder=running.folder)
+    told = f"Nothing runs in {running.data} any more: it was killed. Start it again with `lobbyctl up`.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
 
 
 def test_a_start_waits_for_what_a_killed_one_left(start: Start) -> None:

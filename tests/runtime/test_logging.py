@@ -78,6 +78,15 @@ def test_an_exception_is_part_of_its_line_and_shows_no_secret() -> None:
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize(("no_color", "has_colours"), [("", True), ("1", False)])
+def test_the_console_has_colours_for_who_wants_them(
+    monkeypatch: pytest.MonkeyPatch, no_color: str, has_colours: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    assert ("\x1b[" in run("log.info('열림')", format="console")) == has_colours
+
+
+@pytest.mark.servers
 def test_the_console_shows_no_secret_either() -> None:
     # Python 3.13 shows the program's own lines.
     secret = "'hunter' + '2'"
