@@ -122,6 +122,11 @@ class Server(ABC):
             raise ServerError(f"{type(self).__name__} on port {self.port} is not running.")
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the process was started and has not ended, by whomever."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the process and return when it answers.
 
