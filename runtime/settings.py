@@ -55,6 +55,7 @@ def is_secret(annotation: Any) -> bool:
 
 
 Score = Annotated[int, Meta(ge=1, le=2**43)]
+GameName = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\Z")]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -143,7 +144,7 @@ class RankingSettings(Section, frozen=True):
         "Zone in which days, weeks and months begin.",
     ] = "UTC"
     score_ceilings: Annotated[
-        dict[Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9_-]{0,31}\Z")], Score],
+        dict[GameName, Score],
         Meta(min_length=1, extra={"expected": "a table of games such as { suika = 10_000_000 }"}),
         "Highest score of each game; others are refused.",
     ] = msgspec.field(default_factory=lambda: {"suika": 10_000_000})
@@ -153,6 +154,11 @@ class RankingSettings(Section, frozen=True):
         "Difficulties that a game can be played at.",
     ] = msgspec.field(default_factory=lambda: ["easy", "medium", "hard"])
     min_session_s: Annotated[Duration, "A game session younger than this cannot have a result."] = 1.0
+    min_session_s_of: Annotated[
+        dict[GameName, Duration],
+        Meta(extra={"expected": "a table of seconds such as { suika = 30.0 }"}),
+        "The same where a game has its own, as in { suika = 30.0 }.",
+    ] = msgspec.field(default_factory=dict)
     submit_max_size: Annotated[Count, "Accepted scores waiting before a submission gets BUSY."] = 200_000
     keep_past_s: Annotated[Duration, "A past board stays in Redis for so long, then is read from SQL."] = (
         172_800.0

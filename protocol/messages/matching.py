@@ -10,6 +10,7 @@ from protocol.errors import (
     ALREADY_MATCHED,
     ALREADY_MATCHING,
     FORBIDDEN,
+    INVALID_SCORE,
     NOT_IN_QUEUE,
     SESSION_NOT_FOUND,
 )
@@ -139,7 +140,7 @@ class Finished(Message, frozen=True):
     reply=Finished,
     gated=True,
     status=202,
-    errors=(FORBIDDEN, SESSION_NOT_FOUND, ALREADY_FINISHED),
+    errors=(FORBIDDEN, INVALID_SCORE, SESSION_NOT_FOUND, ALREADY_FINISHED),
 )
 class FinishGame(Message, frozen=True):
     """End a session with its results, once: its players are free, and the results go to the ranking.

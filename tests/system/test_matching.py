@@ -288,6 +288,18 @@ async def test_results_of_strangers_and_of_unknown_sessions_are_refused(join: An
     await refused("game_unknown", "SESSION_NOT_FOUND")
 
 
+async def test_results_that_cannot_be_are_refused_and_the_session_goes_on(join: Any, region: str) -> None:
+    bora, chul, session_id = await pair(join, region)
+    server = await join(0, "GAME_SERVER")
+    for game_type, score, code in (("chess", 1, "INVALID_REQUEST"), ("suika", 10_000_001, "INVALID_SCORE")):
+        results = [Score(user_id=bora.name, score=1), Score(user_id=chul.name, score=score)]
+        request = FinishGame(game_session_id=session_id, game_type=game_type, results=results)
+        refusal = cast(RequestFailed, await server.refused(request, code))
+        assert "suika" in refusal.message
+    results = [Score(user_id=bora.name, score=10_000_000)]
+    await server.ask(FinishGame(game_session_id=session_id, game_type="suika", results=results))
+
+
 async def test_results_teach_skill_where_it_counts(join: Any, arena: Cluster, region: str) -> None:
     bora, chul = await join(0), await join(1)
     asked = FindMatch(difficulty=Difficulty.HARD, level=5, preferences=Preferences(region=region))

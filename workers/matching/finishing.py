@@ -17,6 +17,7 @@ from storage.servers import now_ms
 from workers.matching.book import task_ids
 from workers.matching.room import MatchingRoom, handlers
 from workers.requests import Call, record, sender
+from workers.rules import check_game_type, check_score
 
 
 @handlers.handles(FinishGame)
@@ -26,6 +27,9 @@ async def finish_game(room: MatchingRoom, call: Call[FinishGame]) -> Finished:
     if session is None:
         raise RequestError(SESSION_NOT_FOUND)
     _check_results(session, call.data)
+    check_game_type(room.ranking, call.data.game_type)
+    for result in call.data.results:
+        check_score(room.ranking, call.data.game_type, result.score)
     finish = Finish(
         session=session,
         game_type=call.data.game_type,

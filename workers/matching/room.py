@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from runtime.config import ConfigError
 from runtime.daemon import Step
-from runtime.settings import MatchingSettings
+from runtime.settings import MatchingSettings, RankingSettings
 from storage.database import Database
 from storage.games import Games
 from storage.matches import DIFFICULTIES, MatchBoard, Matches
@@ -35,6 +35,7 @@ class MatchingRoom:
     book: Book
     skills: Skills
     gate: Gate
+    ranking: RankingSettings
 
 
 handlers: Handlers[MatchingRoom] = Handlers("game")
@@ -72,7 +73,7 @@ def assemble(process: WorkerProcess) -> Kind:
     messenger = Messenger(outbox, matches, book.write)
     matchmaker = Matchmaker(matches, board, crowd, messenger, process.boot_id)
     gate = open_gate(database, process.redis, wire, process.secrets)
-    room = MatchingRoom(matches, board, matchmaker, book, skills, gate)
+    room = MatchingRoom(matches, board, matchmaker, book, skills, gate, config.ranking)
     hear = joining.Joining(room, messenger, whereabouts).hear
 
     async def prepare_database() -> None:

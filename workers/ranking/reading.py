@@ -16,9 +16,9 @@ from storage.boards import Board, Page, Standing
 from storage.past_boards import NotFrozen
 from storage.servers import now_ms
 from workers.ranking.room import RankingRoom, handlers
-from workers.ranking.rules import check_game_type
 from workers.ranking.spreading import topic
 from workers.requests import Answer, Call, sender
+from workers.rules import check_game_type
 
 
 @handlers.handles(GetRankings)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from protocol.announcement import Announcement, GameFinished, Result
+from protocol.errors import RequestError
 from storage.scores import Accepted, AlreadySubmitted, Submission
 from storage.tickets import Record
+from workers.rules import check_score
 
 if TYPE_CHECKING:
     from workers.ranking.room import RankingRoom
@@ -30,10 +32,15 @@ class Results:
                 await self._accept(announcement, announcement.fact, result)
 
     async def _accept(self, announcement: Announcement, game: GameFinished, result: Result) -> None:
-        ceiling = self._room.settings.score_ceilings.get(game.game_type)
-        if ceiling is None or not 0 <= result.score <= ceiling:
+        try:
+            check_score(self._room.settings, game.game_type, result.score)
+        except RequestError as error:
+            # `game.finish` refuses such: other workers have other rules.
             log.warning(
-                "a result that cannot be", game_session_id=game.game_session_id, user_id=result.user_id
+                "a result that cannot be",
+                game_session_id=game.game_session_id,
+                user_id=result.user_id,
+                cause=str(error),
             )
             return
         accepted = Accepted(

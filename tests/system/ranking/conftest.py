@@ -22,7 +22,13 @@ from tests.system.ranking.playing import Player, SignUp
 def arcade(request: pytest.FixtureRequest, servers_folder: Path) -> Iterator[Cluster]:
     """A town with two ranking workers, and games enough for each test that wants boards to itself."""
     ceilings = "{ suika = 10_000_000, " + ", ".join(f"game{number} = 1000" for number in range(10)) + " }"
-    folder, settings = servers_folder / uuid.uuid4().hex, {"ranking.score_ceilings": ceilings}
+    folder, settings = (
+        servers_folder / uuid.uuid4().hex,
+        {
+            "ranking.score_ceilings": ceilings,
+            "ranking.min_session_s_of": "{ game3 = 3600.0 }",
+        },
+    )
     if request.param == "valkey-sqlite":
         houses = run_house(folder, settings)
     else:

@@ -171,6 +171,8 @@ async def test_a_score_of_a_game_session_needs_one_that_was_played_long_enough_a
     for session_id, words in (("played", "has a result"), ("new", "No game is over"), ("none", "no such")):
         asked = score_of(60, "game9", game_session_id=session_id)
         assert words in str(await guest.refused(asked, "INVALID_SCORE"))
+    slower = await guest.refused(score_of(60, "game3", game_session_id="played"), "INVALID_SCORE")
+    assert "within 3600 s" in str(slower)
     await stranger.refused(score_of(60, "game9", game_session_id="played"), "INVALID_SCORE")
     assert shown(await read(guest, BoardType.TOTAL, "game9")) == [(1, one, 50)]
 
