@@ -47,6 +47,7 @@ class Dispatcher:
         self._seals = seals
         self._timeout_ms = int(settings.request_timeout_s * 1000)
         self._trace_prefix = os.urandom(6).hex()
+        self._log = log.bind()  # by itself `log` looks up what it is at each call
         self._own: dict[type[Message], Callable[[Connection, int, Any], None]] = {
             Hello: self._hello,
             Ping: self._ping,
@@ -109,7 +110,7 @@ class Dispatcher:
             key=request.key,
             user_id=connection.user_id,
         )
-        log.debug("request", type=declared.name, trace_id=connection.trace, connection=connection.id)
+        self._log.debug("request", type=declared.name, trace_id=connection.trace, connection=connection.id)
         if declared.confidential:
             envelope = self._sealed(envelope, connection.peer)
 

@@ -1,6 +1,7 @@
 """What workers send to the node's connections: reads the node's own queue and writes the frames."""
 
 import asyncio
+from collections.abc import Sequence
 from logging import DEBUG
 
 import msgspec
@@ -62,6 +63,7 @@ class Replies:
         self._server_id = server_id
         self._seals = seals
         self._stopping = False
+        self._frames: dict[Connection, list[bytes]] = {}
 
     @property
     def last_answer_s(self) -> float:
@@ -79,14 +81,13 @@ class Replies:
 
     async def take_once(self) -> None:
         """Read and deliver what is there, waiting a little when nothing is. Raises StoreAway."""
-        for entry in await self._subscription.read(READ_LIMIT):
-            await self._take(entry)
+        await self._take_all(await self._subscription.read(READ_LIMIT))
 
     async def sweep(self) -> None:
         """Deliver what an earlier boot of this node left unacknowledged, and drop what is too old."""
         try:
             while entry := await self._subscription.claim(LEASE_S):
-                await self._take(entry)
+                await self._take_all([entry])
             await self._subscription.tidy(QueueType.SOCKET_MESSAGE)
         except StoreAway as error:
             log.warning("cannot sweep", cause=str(error))
@@ -94,6 +95,13 @@ class Replies:
     def stop(self) -> None:
         """End `run` after the read that is under way."""
         self._stopping = True
+
+    async def _take_all(self, entries: Sequence[Entry]) -> None:
+        try:
+            for entry in entries:
+                await self._take(entry)
+        finally:
+            self._write()
 
     async def _take(self, entry: Entry) -> None:
         try:
@@ -108,7 +116,7 @@ class Replies:
                 self._deliver(delivery)
                 continue
             for connection in self._registry.joined(delivery.topic):
-                connection.send(delivery.frame)
+                self._put(connection, delivery.frame)
         self._outbox.acknowledge(entry)
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -136,11 +144,20 @@ class Replies:
             self._send(connection, delivery)
 
     def _send(self, connection: Connection, delivery: Delivery) -> None:
-        connection.send(delivery.frame)
+        self._put(connection, delivery.frame)
         if delivery.answers is None and log.is_enabled_for(DEBUG):
             for body in FrameReader(len(delivery.frame)).feed(delivery.frame):
                 name = _names.decode(body).type
                 log.debug("event", type=name, trace_id=connection.trace, connection=connection.id)
+
+    def _put(self, connection: Connection, frame: bytes) -> None:
+        """Have a frame written with what else has come for the connection: each write is a system call."""
+        self._frames.setdefault(connection, []).append(frame)
+
+    def _write(self) -> None:
+        gathered, self._frames = self._frames, {}
+        for connection, frames in gathered.items():
+            connection.send(b"".join(frames))
 
     def _watch(self, connection_id: int, tid: str) -> None:
         """The ticket's events come here, also where the answer that says so comes too late to be heard."""
@@ -175,8 +192,9 @@ class Replies:
             case Leave(topic):
                 self._registry.leave(topic, connection)
         if delivery.frame:
-            connection.send(delivery.frame)
+            self._put(connection, delivery.frame)
         if isinstance(delivery.change, Close):
+            self._write()
             connection.close(GoodbyeCode[delivery.change.code])
         if isinstance(delivery.change, SignIn):
             self._catch_up(connection)

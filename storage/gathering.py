@@ -23,19 +23,16 @@ class Gathering(Generic[K, T]):
         """What `look_up` finds for `name`, else None. Raises what `look_up` raises, to all of a batch."""
         loop = asyncio.get_running_loop()
         if not self._wanted:
-            loop.call_soon(self._begin)
+            task = loop.create_task(self._answer())  # it begins in the next turn
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         # Its own: others who wait for the same may be cancelled.
         answer: asyncio.Future[T | None] = loop.create_future()
         self._wanted.setdefault(name, []).append(answer)
         return await answer
 
-    def _begin(self) -> None:
+    async def _answer(self) -> None:
         wanted, self._wanted = self._wanted, {}
-        task = asyncio.create_task(self._answer(wanted))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _answer(self, wanted: dict[K, list[asyncio.Future[T | None]]]) -> None:
         try:
             found = await self._look_up(wanted.keys())
         except Exception as error:  # it is the askers' to handle, whatever it is

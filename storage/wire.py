@@ -32,9 +32,13 @@ class Executor(Protocol):
         ...
 
 
-class _Waiting(NamedTuple):
-    reply: asyncio.Future[Any]
+class _Sent(NamedTuple):
+    """Commands that went out together: how many, their replies so far, and who waits for all of them."""
+
+    commands: int
     sent_s: float
+    replies: list[Any]
+    outcome: asyncio.Future[list[Any]]
 
 
 class Wire(asyncio.Protocol):
@@ -58,7 +62,7 @@ class Wire(asyncio.Protocol):
         self._connection: Any = None
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_Sent] = deque()
         self._watch: asyncio.TimerHandle | None = None
 
     # What its users call.
@@ -67,17 +71,21 @@ class Wire(asyncio.Protocol):
         """The reply to one command. Raises redis' ResponseError, ConnectionError or TimeoutError."""
         if self._transport is None:
             await self._connect()
-        (reply,) = self._send([args])
-        return await reply
+        (reply,) = await self._send([args])
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
 
     async def execute_commands(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands that are sent together, a ResponseError for one that Redis refuses.
 
         Raises redis' ConnectionError or TimeoutError.
         """
+        if not commands:
+            return []
         if self._transport is None:
             await self._connect()
-        replies = await asyncio.gather(*self._send(commands), return_exceptions=True)
+        replies = await self._send(commands)
         for reply in replies:
             if isinstance(reply, (ConnectionError, TimeoutError)):
                 raise reply
@@ -94,13 +102,12 @@ class Wire(asyncio.Protocol):
         """Take replies in the order of their commands."""
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
-            waiting = self._waiting.popleft().reply
-            if waiting.done():  # whoever awaited it was cancelled
-                continue
-            if isinstance(reply, Exception):
-                waiting.set_exception(reply)
-            else:
-                waiting.set_result(reply)
+            sent = self._waiting[0]
+            sent.replies.append(reply)
+            if len(sent.replies) == sent.commands:
+                self._waiting.popleft()
+                if not sent.outcome.done():  # whoever awaited it was cancelled
+                    sent.outcome.set_result(sent.replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell all that wait that the outcome of their commands is unknown."""
@@ -127,20 +134,18 @@ class Wire(asyncio.Protocol):
             )
             self._connection, self._transport = connection, transport
 
-    def _send(self, commands: Sequence[Sequence[Any]]) -> list[asyncio.Future[Any]]:
+    def _send(self, commands: Sequence[Sequence[Any]]) -> asyncio.Future[list[Any]]:
         """Write commands, all at once: each write is a system call. Answers what their replies come to."""
-        replies: list[asyncio.Future[Any]] = [self._loop.create_future() for _ in commands]
+        outcome: asyncio.Future[list[Any]] = self._loop.create_future()
         if self._transport is None or self._transport.is_closing():
-            for reply in replies:
-                reply.set_exception(ConnectionError(LOST))
-            return replies
+            outcome.set_exception(ConnectionError(LOST))
+            return outcome
         packed = [hiredis.pack_command(tuple(command)) for command in commands]
-        now_s = self._loop.time()
-        self._waiting.extend(_Waiting(reply, now_s) for reply in replies)
+        self._waiting.append(_Sent(len(packed), self._loop.time(), [], outcome))
         self._transport.write(b"".join(packed))
         if self._watch is None:
             self._watch = self._loop.call_later(self._timeout_s, self._look)
-        return replies
+        return outcome
 
     def _look(self) -> None:
         """End a connection that has not replied in time; look again when the next could be late."""
@@ -156,6 +161,6 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
-        for each in waiting:
-            if not each.reply.done():
-                each.reply.set_exception(error)
+        for sent in waiting:
+            if not sent.outcome.done():
+                sent.outcome.set_exception(error)

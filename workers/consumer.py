@@ -9,6 +9,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
@@ -22,7 +23,7 @@ Settle = Callable[[Exception | None], None]
 """Called once when an entry is dealt with: None for done, an error for another try."""
 
 Work = Callable[[Entry, Settle], Awaitable[None]]
-"""Works on an entry; calls its Settle, at once or later, or raises."""
+"""Works on an entry; calls its Settle as its last act or has it called later, or raises."""
 
 READ_MOST = 64
 """Entries that are taken at once, times the priority: their replies go out while the next are being read, and
@@ -56,10 +57,9 @@ class Consumer:
         self._lease_s = lease_s
         self._max_deliveries = max_deliveries
         self._concurrency = concurrency
-        self._held: dict[str, set[bytes]] = defaultdict(set)
+        self._held: dict[str, dict[bytes, asyncio.Task[None]]] = defaultdict(dict)
         self._causes: dict[bytes, str] = {}
         self._settled = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         self._takers = 0
         self._read_most = READ_MOST
@@ -166,22 +166,17 @@ class Consumer:
         await self._settled.wait()
 
     def _start(self, entry: Entry) -> None:
-        self._held[entry.queue_id].add(entry.id)
         task = asyncio.get_running_loop().create_task(self._do(entry))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._held[entry.queue_id][entry.id] = task
 
     async def _do(self, entry: Entry) -> None:
-        def settle(error: Exception | None) -> None:
-            self._settle(entry, error)
-
         try:
-            await self._work(entry, settle)
+            await self._work(entry, partial(self._settle, entry))
         except Exception as error:
             self._settle(entry, error)
 
     def _settle(self, entry: Entry, error: Exception | None) -> None:
-        self._held[entry.queue_id].discard(entry.id)
+        self._held[entry.queue_id].pop(entry.id, None)
         self._settled.set()
         if error is None:
             self._causes.pop(entry.id, None)

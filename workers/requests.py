@@ -136,6 +136,7 @@ class Requests(Generic[R]):
         self._seals = seals
         self._envelopes = msgspec.msgpack.Decoder(Envelope)
         self.traffic = Traffic()
+        self._log = log.bind()  # by itself `log` looks up what it is at each call
         self._data = {data: msgspec.msgpack.Decoder(data) for data in owned_by(handlers.owner)}
 
     async def work(self, entry: Entry, settle: Settle) -> None:
@@ -147,7 +148,7 @@ class Requests(Generic[R]):
             log.info("too late")
             settle(None)
             return
-        log.debug("request", user_id=envelope.user_id)
+        self._log.debug("request", user_id=envelope.user_id)
         frame, change, also = await self._answer(envelope)
         self.traffic.answered(time.time() - envelope.sent_ms / 1000)
         origin = envelope.origin

@@ -32,6 +32,10 @@ MAX_MESSAGES_PER_CALL = 500
 MAX_DELIVERIES_PER_ENTRY = 128
 """Deliveries to one node that share an entry. See docs/decisions/0003."""
 
+ACKNOWLEDGE_S = 0.01
+"""How long what has been dealt with waits for company: nobody waits for it, and one acknowledgement costs
+nearly as much as one of a hundred. See docs/decisions/0032."""
+
 MAX_ENTRY_BYTES = 262_144
 """Frames that share an entry; a longer frame has one to itself."""
 
@@ -41,13 +45,17 @@ _Command = tuple[Command, Callable[[Any], None]]
 
 
 class Outbox:
-    """Gathers appends and acknowledgements and sends them in one pipeline at a time, in order by queue."""
+    """Gathers appends and acknowledgements and sends them in one pipeline at a time, in order by queue.
+
+    Appends go out at once, acknowledgements within ACKNOWLEDGE_S.
+    """
 
     def __init__(self, redis: Wire) -> None:
         self._redis = redis
         self._messages: dict[str, list[_Sent]] = defaultdict(list)
         self._deliveries: dict[str, list[_Waiting]] = defaultdict(list)
         self._acknowledgements: dict[tuple[str, str], list[bytes]] = defaultdict(list)
+        self._are_due = False
         self._gathered = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -66,8 +74,10 @@ class Outbox:
 
     def acknowledge(self, entry: Entry) -> None:
         """Remove an entry that has been dealt with. Lost when Redis is away: the entry comes again."""
+        if not self._acknowledgements:
+            self._idle.clear()
+            asyncio.get_running_loop().call_later(ACKNOWLEDGE_S, self._acknowledge_now)
         self._acknowledgements[entry.queue_id, entry.group].append(entry.id)
-        self._wake()
 
     async def published(self, queue_id: str, message: bytes) -> None:
         """Append `message` and wait for it. Raises Busy, UnknownQueue or StoreAway."""
@@ -89,7 +99,7 @@ class Outbox:
             commands = list(self._take())
             if commands:
                 await self._send(commands)
-            if not self._gathered.is_set():
+            if not self._gathered.is_set() and not self._acknowledgements:
                 self._idle.set()
 
     def take_counts(self) -> tuple[int, int]:
@@ -100,7 +110,13 @@ class Outbox:
 
     async def flushed(self) -> None:
         """Wait until everything handed in so far has been sent or refused."""
+        self._acknowledge_now()
         await self._idle.wait()
+
+    def _acknowledge_now(self) -> None:
+        if self._acknowledgements:
+            self._are_due = True
+            self._wake()
 
     def _wake(self) -> None:
         if not self._gathered.is_set():
@@ -111,7 +127,6 @@ class Outbox:
         """The commands for what has gathered, each with what takes its answer."""
         messages, self._messages = self._messages, defaultdict(list)
         deliveries, self._deliveries = self._deliveries, defaultdict(list)
-        acknowledgements, self._acknowledgements = self._acknowledgements, defaultdict(list)
         for server_id, waiting in deliveries.items():
             for some in _bundles(waiting):
                 entry = encode([delivery for delivery, _ in some])
@@ -119,6 +134,10 @@ class Outbox:
         for queue_id, sent in messages.items():
             for start in range(0, len(sent), MAX_MESSAGES_PER_CALL):
                 yield _publish(queue_id, sent[start : start + MAX_MESSAGES_PER_CALL])
+        if not self._are_due:
+            return
+        self._are_due = False
+        acknowledgements, self._acknowledgements = self._acknowledgements, defaultdict(list)
         for (queue_id, group), entry_ids in acknowledgements.items():
             for start in range(0, len(entry_ids), MAX_MESSAGES_PER_CALL):
                 yield _acknowledge(queue_id, group, entry_ids[start : start + MAX_MESSAGES_PER_CALL])
