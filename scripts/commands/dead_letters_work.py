@@ -12,11 +12,13 @@ from redis.asyncio import Redis
 
 from runtime.daemon import EXIT_ERROR
 from scripts.commands.operators import operator
-from scripts.commands.system import with_redis
+from scripts.commands.system import with_redis, with_wire
+from scripts.commands.task_telling import tell
 from storage import keys
 from storage.audit import ALLOWED, Audit, Entry
 from storage.queues import Busy, DeadLetters, Letter, QueueServer, UnknownQueue
-from storage.tasks import Tasks
+from storage.tasks import Tasks, TaskStatus
+from storage.wire import Wire
 
 MOST_AT_ONCE = 1000
 KEPT_S = 86_400.0
@@ -76,13 +78,11 @@ async def requeue(
 ) -> int:
     """Have them worked on again. Answers the exit code."""
 
-    async def again(redis: Redis, letter: Letter) -> bool:
-        return await _work_again(redis, queue_id, letter)
-
-    return await _each(data_dir, config_file, (queue_id, letter_ids), ("requeue", again), as_json=as_json)
+    what = ("requeue", _work_again)
+    return await _each(data_dir, config_file, (queue_id, letter_ids), what, as_json=as_json)
 
 
-async def requeue_all(redis: Redis, queue_id: str) -> int:
+async def requeue_all(redis: Redis, wire: Wire, queue_id: str) -> int:
     """Have a queue's dead letters worked on again, MOST_AT_ONCE of them at most. Answers how many.
 
     Raises StoreAway, Busy and UnknownQueue.
@@ -90,17 +90,18 @@ async def requeue_all(redis: Redis, queue_id: str) -> int:
     done = 0
     try:
         for letter in await DeadLetters(redis).of(queue_id, MOST_AT_ONCE):
-            done += await _work_again(redis, queue_id, letter)
+            done += await _work_again(redis, wire, letter)
     finally:
         await _write_down(redis, "requeue", queue_id, done)
     return done
 
 
-async def _work_again(redis: Redis, queue_id: str, letter: Letter) -> bool:
+async def _work_again(redis: Redis, wire: Wire, letter: Letter) -> bool:
     if letter.task_id is None:
-        return await DeadLetters(redis).requeue(queue_id, letter.id)
+        return await DeadLetters(redis).requeue(letter.queue_id, letter.id)
+    await tell(wire, letter.user_id, letter.task_id, TaskStatus.PENDING)
     tasks = Tasks(redis, QueueServer(redis), keep_s=KEPT_S)
-    task_type = queue_id.removeprefix(keys.TASK_QUEUE_PREFIX)
+    task_type = letter.queue_id.removeprefix(keys.TASK_QUEUE_PREFIX)
     return await tasks.requeue(task_type, letter.id) is not None
 
 
@@ -114,7 +115,7 @@ async def drop(
 ) -> int:
     """Throw them away. Answers the exit code."""
 
-    async def away(redis: Redis, letter: Letter) -> bool:
+    async def away(redis: Redis, _: Wire, letter: Letter) -> bool:
         return await DeadLetters(redis).drop(queue_id, letter.id)
 
     return await _each(data_dir, config_file, (queue_id, letter_ids), ("drop", away), as_json=as_json)
@@ -124,7 +125,7 @@ async def _each(
     data_dir: Path,
     config_file: Path | None,
     which: tuple[str, Sequence[str] | None],
-    what: tuple[str, Callable[[Redis, Letter], Awaitable[bool]]],
+    what: tuple[str, Callable[[Redis, Wire, Letter], Awaitable[bool]]],
     *,
     as_json: bool,
 ) -> int:
@@ -132,7 +133,7 @@ async def _each(
     queue_id, letter_ids = which
     name, do = what
 
-    async def work(redis: Redis) -> int | None:
+    async def work(redis: Redis, wire: Wire) -> int | None:
         letters, done, code = DeadLetters(redis), 0, None
         if letter_ids is None:
             wanted: list[Letter] = await letters.of(queue_id, MOST_AT_ONCE)
@@ -143,7 +144,7 @@ async def _each(
                 code = _missing(queue_id, letter_id)
         try:
             for letter in wanted:
-                done += await do(redis, letter)
+                done += await do(redis, wire, letter)
         except (Busy, UnknownQueue) as error:
             print(error, file=sys.stderr)
             code = EXIT_ERROR
@@ -151,7 +152,7 @@ async def _each(
         print(json.dumps({"done": done}) if as_json else f"{name}: {done} of {queue_id}.")
         return code
 
-    return await with_redis(data_dir, config_file, work)
+    return await with_wire(data_dir, config_file, work)
 
 
 async def _write_down(redis: Redis, name: str, queue_id: str, done: int) -> None:

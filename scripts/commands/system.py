@@ -150,9 +150,9 @@ async def with_stores(
 
 
 @contextlib.asynccontextmanager
-async def sending(stores: Stores) -> AsyncIterator[Outbox]:
+async def sending(wire: Wire) -> AsyncIterator[Outbox]:
     """An outbox that sends what is handed to it."""
-    outbox = Outbox(stores.wire)
+    outbox = Outbox(wire)
     sending = asyncio.create_task(outbox.run())
     try:
         yield outbox
@@ -168,11 +168,22 @@ async def with_redis(
 
     Answers the exit code: the one that `work` answers, or else a clean one. Raises ConfigError.
     """
+
+    async def without_wire(redis: Redis, _: Wire) -> int | None:
+        return await work(redis)
+
+    return await with_wire(data_dir, config_file, without_wire)
+
+
+async def with_wire(
+    data_dir: Path, config_file: Path | None, work: Callable[[Redis, Wire], Awaitable[int | None]]
+) -> int:
+    """As `with_redis`, for a command that also sends to the system's nodes."""
     url = ""
     try:
         url = redis_url(data_dir, config_file)
-        async with _connect(url) as redis:
-            return await work(redis) or EXIT_CLEAN
+        async with _connect(url) as redis, contextlib.aclosing(connect_wire(url)) as wire:
+            return await work(redis, wire) or EXIT_CLEAN
     except NothingRuns as error:
         print(error, file=sys.stderr)
     except (StoreAway, RedisError) as error:

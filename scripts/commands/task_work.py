@@ -10,16 +10,14 @@ from typing import Any
 
 import msgspec
 
-from protocol.messages.portal import TaskUpdate
 from runtime.daemon import EXIT_ERROR
 from scripts.commands.operators import operator
-from scripts.commands.system import Stores, sending, with_stores
+from scripts.commands.system import Stores, with_stores
+from scripts.commands.task_telling import tell
 from storage.audit import ALLOWED, Audit, Entry
 from storage.queues import QueueServer
 from storage.tasks import TaskArchive, TaskOver, Tasks, TaskState, TaskStatus
 from storage.tickets import Record
-from storage.whereabouts import Whereabouts
-from workers.telling import Telling
 
 KEPT_S = 86_400.0
 RECORD_TTL_S = 60.0
@@ -64,13 +62,14 @@ async def retry(data_dir: Path, config_file: Path | None, task_id: str, *, as_js
     async def work(stores: Stores, state: TaskState) -> int | None:
         again = None
         if state.letter is not None:
+            await tell(stores.wire, state.user_id, task_id, TaskStatus.PENDING)
             again = await _tasks(stores).requeue(state.task_type, state.letter)
         if again is None:
             print(
                 f"{task_id} is {state.status} and no dead letter: it cannot be done again.", file=sys.stderr
             )
             return EXIT_ERROR
-        await _tell(stores, state, TaskStatus.PENDING, "retry")
+        await _note(stores, state, TaskStatus.PENDING, "retry")
         _say(task_id, TaskStatus.PENDING, as_json=as_json)
         return None
 
@@ -86,7 +85,8 @@ async def cancel(data_dir: Path, config_file: Path | None, task_id: str, *, as_j
         except TaskOver:
             print(f"{task_id} is {state.status} already.", file=sys.stderr)
             return EXIT_ERROR
-        await _tell(stores, state, TaskStatus.CANCELLED, "cancel")
+        await tell(stores.wire, state.user_id, task_id, TaskStatus.CANCELLED)
+        await _note(stores, state, TaskStatus.CANCELLED, "cancel")
         _say(task_id, TaskStatus.CANCELLED, as_json=as_json)
         return None
 
@@ -109,12 +109,8 @@ async def _with_task(
     return await with_stores(data_dir, config_file, find)
 
 
-async def _tell(stores: Stores, state: TaskState, status: TaskStatus, action: str) -> None:
-    """Tell the user, and write down who did it."""
-    event = TaskUpdate(task_id=state.task_id, status=status.value, progress=0)
-    async with sending(stores) as outbox:
-        await Telling(Whereabouts(stores.wire), outbox).tell_all([(state.user_id, event)])
-        await outbox.flushed()
+async def _note(stores: Stores, state: TaskState, status: TaskStatus, action: str) -> None:
+    """Write down who did it."""
     said = f"{state.status}->{status}"
     entry = Entry(operator(), f"task:{action}", f"task:{state.task_id}", ALLOWED, "lobbyctl", said)
     await Audit(stores.redis).append([entry])

@@ -18,13 +18,14 @@ from runtime.daemon import EXIT_ERROR
 from scripts.commands import top_view
 from scripts.commands.dead_letters_work import requeue_all
 from scripts.commands.operators import operator
-from scripts.commands.system import with_redis
+from scripts.commands.system import with_wire
 from scripts.commands.top_asking import AskRate, Confirm
 from scripts.commands.top_view import SPARK_LENGTH, Lines, Row, View, fitted
 from storage.admission import AdmissionSettings
 from storage.dismissals import Dismissals
 from storage.errors import StoreAway
 from storage.queues import Busy, UnknownQueue
+from storage.wire import Wire
 
 EVERY_S = 1.0
 
@@ -45,11 +46,11 @@ async def top(data_dir: Path, config_file: Path | None) -> int:
         print("This needs a terminal. For programs there is `lobbyctl status --json`.", file=sys.stderr)
         return EXIT_ERROR
 
-    async def show(redis: Redis) -> int | None:
+    async def show(redis: Redis, wire: Wire) -> int | None:
         await redis.ping()
-        return await Top(redis).run_async()
+        return await Top(redis, wire).run_async()
 
-    return await with_redis(data_dir, config_file, show)
+    return await with_wire(data_dir, config_file, show)
 
 
 class Top(App[int]):
@@ -78,9 +79,10 @@ class Top(App[int]):
     .-short Grid { height: 8; }
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, wire: Wire) -> None:
         super().__init__()
         self._redis = redis
+        self._wire = wire
         self._view: View | None = None
         self._servers: DataTable[Text] = DataTable(id="servers", cursor_type="row")
         self._queues: DataTable[Text] = DataTable(id="queues", cursor_type="row")
@@ -157,7 +159,7 @@ class Top(App[int]):
         queue_id = _selected(self._queues)
         if queue_id is not None:
             question = f"Have the dead letters of {queue_id} worked on again?"
-            await self._confirmed(question, lambda: requeue_all(self._redis, queue_id))
+            await self._confirmed(question, lambda: requeue_all(self._redis, self._wire, queue_id))
 
     async def _confirmed(self, question: str, do: Callable[[], Awaitable[object]]) -> None:
         if not await self.push_screen_wait(Confirm(question)):

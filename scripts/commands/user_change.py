@@ -122,7 +122,7 @@ async def _at_desk(
     data_dir: Path, config_file: Path | None, username: str, work: Callable[[Desk], Awaitable[None]]
 ) -> int:
     async def with_desk(stores: Stores) -> int | None:
-        async with sending(stores) as outbox:
+        async with sending(stores.wire) as outbox:
             try:
                 await work(Desk(stores, outbox, fold(username)))
             except AccountNotFound as error:

@@ -18,7 +18,10 @@ ENTRY_ID = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """An entry that was given up on. Its id begins with when that was, in ms since the epoch."""
+    """An entry that was given up on. Its id begins with when that was, in ms since the epoch.
+
+    `task_id` and `user_id` are those of a task, None and "" where it was no task's entry.
+    """
 
     id: str
     queue_id: str
@@ -26,6 +29,7 @@ class Letter:
     cause: str
     deliveries: int
     task_id: str | None
+    user_id: str
 
     @property
     def at_ms(self) -> int:
@@ -92,4 +96,5 @@ def _letter(queue_id: str, letter_id: bytes, fields: dict[bytes, bytes]) -> Lett
         cause=fields[b"cause"].decode(errors="replace"),
         deliveries=int(fields[b"deliveries"]),
         task_id=None if task_id is None else task_id.decode(),
+        user_id=fields.get(b"u", b"").decode(),
     )

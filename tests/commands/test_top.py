@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from scripts.commands.top_view import SPARK_LENGTH, sparkline
 from storage import keys
 from storage.admission import AdmissionSettings
 from storage.audit import Audit
-from storage.connections import connect
+from storage.connections import connect, connect_wire
 from storage.monitoring import Monitoring
 from storage.queues import QueueServer
 from tests.commands.running import PATIENCE_S, Running, lobbyctl
@@ -45,8 +45,9 @@ def test_a_sparkline_goes_up_to_the_largest(values: list[float], most: float, ba
 
 @asynccontextmanager
 async def screen(running: Running) -> AsyncIterator[tuple[Top, Pilot[int], Redis]]:
-    async with connect(running.endpoints["redis"]) as redis:
-        app = Top(redis)
+    url = running.endpoints["redis"]
+    async with connect(url) as redis, aclosing(connect_wire(url)) as wire:
+        app = Top(redis, wire)
         async with app.run_test(size=(140, 60)) as pilot:
             await until(pilot, lambda: app.query_one("#servers", DataTable).row_count)
             yield app, pilot, redis
@@ -92,7 +93,7 @@ async def test_all_of_it_fits_on_the_screen(own_valkey: RedisServer, size: tuple
         await redis.hset(keys.server_status("operations-10"), mapping={**busy, "latencyP99Ms": 99_999})
         for _ in range(SPARK_LENGTH + 1):
             await monitoring.keep(await monitoring.sample())
-        app = Top(redis)
+        app = Top(redis, connect_wire(own_valkey.url))  # which nothing is sent by
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: app.query_one("#queues", DataTable).row_count)
             await pilot.pause()
@@ -108,7 +109,7 @@ async def test_all_of_it_fits_on_the_screen(own_valkey: RedisServer, size: tuple
 @pytest.mark.servers
 async def test_a_redis_that_is_away_is_said_and_waited_for(own_valkey: RedisServer) -> None:
     async with connect(own_valkey.url) as redis:
-        app = Top(redis)
+        app = Top(redis, connect_wire(own_valkey.url))  # which nothing is sent by
         async with app.run_test() as pilot:
             await until(pilot, lambda: app.sub_title == "all is well")
             await asyncio.to_thread(own_valkey.stop)

@@ -15,7 +15,7 @@ from storage.queues import QueueServer
 from storage.tasks import NewTask, Tasks
 from tests.commands.running import LOBBYCTL
 from tests.system.cluster import Cluster, eventually
-from tests.system.portal.asking import ended, signed_in, submit
+from tests.system.portal.asking import becomes, ended, signed_in, statuses, submit, told_of
 
 pytestmark = pytest.mark.servers
 
@@ -72,6 +72,13 @@ async def test_operators_see_tasks_and_dead_letters_and_decide(portal: Cluster) 
     assert again["id"] != letter["id"]
     assert (await desk.do("dead-letters", "requeue", queue, "--all"))["done"] == 1
     await eventually(lambda: portal.redis.xlen(keys.dead_letters(queue)) == 1, "it failed again")
+
+    async def has_heard_all() -> bool:
+        tried = ["processing", "failed"]
+        wanted = [*tried, "pending", *tried, "pending", *tried]
+        return statuses(told_of(player, spoiled.task_id)) == wanted
+
+    await becomes(has_heard_all, "its user heard of each try, and of what the operator did")
     assert (await desk.do("dead-letters", "drop", queue, "--all"))["done"] == 1
     assert (await desk.type("dead-letters", "drop", queue, letter["id"]))[0] == 1
     assert (await desk.type("task", "retry", spoiled.task_id))[0] == 1
