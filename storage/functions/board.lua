@@ -1,4 +1,4 @@
--- Looking at who waits and who plays, and whose turn it is to sweep. The second file of the library that matching.lua
+-- Looking at who waits and who plays, and whose turn it is to sweep. The third file of the library that matching.lua
 -- begins, with whose local functions it works.
 
 -- What the feed says, and whether the caller is the one who sweeps now; asking in time keeps it so.

@@ -1,4 +1,5 @@
-"""Every change of who waits and who plays: one Function each, in `functions/matching.lua`.
+"""Every change of who waits and who plays: one Function each, in `functions/matching.lua` and
+`functions/meeting.lua`.
 
 What comes and goes is also in the feed: each call that workers make often brings what is new there, so that
 who waits is known in memory and nothing is read twice.
@@ -16,7 +17,7 @@ from storage.matches.facts import AlreadyMatched, Entered, News, NotInQueue, Pro
 from storage.tickets import Record, address_of
 from storage.wire import Argument, Executor
 
-LIBRARY = Library("matching", "board")
+LIBRARY = Library("matching", "meeting", "board")
 
 PREFIXES = (
     keys.GAME_MATCH_PREFIX, keys.SESSION_PREFIX, keys.GAME_WAITING_PREFIX, keys.GAME_SESSION_PREFIX,
@@ -65,16 +66,15 @@ class Matches:
 
     # Meeting.
 
-    async def claim(self, cursor: str, proposals: Sequence[Proposal]) -> tuple[News, list[Verdict]]:
+    async def claim(self, proposals: Sequence[Proposal]) -> list[Verdict]:
         """Make matches of proposals, of each all of its players or none."""
         args: list[Argument] = []
         for each in proposals:
             args += [each.session_id, each.difficulty, each.level, each.region, each.cost, len(each.players)]
             args += [part for player in each.players for part in player]
         names = [keys.GAME_FEED, keys.GAME_DEADLINES, keys.GAME_UNTOLD]
-        news, answers = await self._call("game_claim", names, cursor, self._session_ttl_ms, *args)
-        verdicts = [Verdict(answer[0] == 1, tuple(map(facts.presence, answer[1:]))) for answer in answers]
-        return facts.news(news), verdicts
+        answers = await self._call("game_claim", names, self._session_ttl_ms, *args)
+        return [Verdict(answer[0] == 1, tuple(map(facts.presence, answer[1:]))) for answer in answers]
 
     async def told(self, session_ids: Sequence[str]) -> None:
         """Note that the players of these sessions have been told."""

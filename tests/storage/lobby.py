@@ -78,8 +78,8 @@ class Lobby:
 
     async def claim(self, *proposals: Proposal) -> list[Verdict]:
         """Make matches."""
-        news, verdicts = await self.matches.claim(self.cursor, proposals)
-        self._hear(news)
+        verdicts = await self.matches.claim(proposals)
+        await self.enter()  # brings what the feed has since
         return verdicts
 
     async def match(self, session_id: str, *user_ids: str) -> Verdict:

@@ -57,6 +57,13 @@ class Arrival(NamedTuple):
     answer: asyncio.Future[Entered]
 
 
+class _Entering(NamedTuple):
+    """Players who are being let in, and what comes of it."""
+
+    arrivals: Sequence[Arrival]
+    answer: asyncio.Task[tuple[News, list[Entered]]]
+
+
 @dataclass(slots=True)
 class _Asking:
     """A request whose player waits, while it is seen whether they need to."""
@@ -80,8 +87,10 @@ class Matchmaker:
         self._messenger = messenger
         self._who = who
         self._cursor = ""
+        self._is_sure = True
         self._ahead_ms = 0.0
         self._arrivals: list[Arrival] = []
+        self._entering: _Entering | None = None
         self._asking: dict[int, _Asking] = {}
         self._wake = asyncio.Event()
         self._tick_at_s = self._second_at_s = 0.0
@@ -106,7 +115,7 @@ class Matchmaker:
             except StoreAway as error:
                 self._fail(error)
                 await asyncio.sleep(AWAY_PAUSE_S)
-            if not self._arrivals:
+            if not self._arrivals and self._entering is None:
                 await self._pause()
 
     async def stop(self) -> None:
@@ -125,29 +134,46 @@ class Matchmaker:
             pass
 
     async def _turn(self) -> None:
-        some, self._arrivals = self._arrivals[:MOST_ARRIVALS], self._arrivals[MOST_ARRIVALS:]
-        if some:
-            await self._let_in(some)
-        if _clock() >= self._tick_at_s:
+        if self._entering is None:
+            self._begin_to_enter()
+        if self._entering is not None:
+            await self._let_in(self._entering)
+        # Both bring news from where the last ended: one at a time does.
+        if self._entering is None and self._is_time():
             await self._tick()
 
     # Arrivals.
 
-    async def _let_in(self, arrivals: Sequence[Arrival]) -> None:
-        asked = [(arrival.wish, arrival.record) for arrival in arrivals]
+    def _begin_to_enter(self) -> None:
+        """Have Redis let the next players wait, if there are some."""
+        some, self._arrivals = self._arrivals[:MOST_ARRIVALS], self._arrivals[MOST_ARRIVALS:]
+        if some:
+            asked = [(arrival.wish, arrival.record) for arrival in some]
+            answer = asyncio.ensure_future(self._matches.enter(self._cursor, asked))
+            self._entering = _Entering(some, answer)
+
+    async def _let_in(self, entering: _Entering) -> None:
+        self._entering = None
         try:
-            news, outcomes = await self._matches.enter(self._cursor, asked)
+            news, outcomes = await entering.answer
             await self._hear(news)
         except StoreAway as error:
-            for arrival in arrivals:
+            for arrival in entering.arrivals:
                 _settle(arrival, error)
             raise
-        for arrival, entered in zip(arrivals, outcomes, strict=True):
+        newcomers = []
+        for arrival, entered in zip(entering.arrivals, outcomes, strict=True):
             if entered.what in {Entry.ENTERED, Entry.WAITING}:
                 self._asking[entered.entry] = _Asking(arrival, entered)
+                newcomers.append(entered.entry)
             else:
                 _settle(arrival, entered)
-        await self._match(list(self._asking))
+        if not self._is_time():
+            # Redis lets the next in while these are paired: else each waits for the other by turns.
+            self._begin_to_enter()
+            await asyncio.sleep(0)  # said
+            await asyncio.sleep(0)  # and sent: the loop writes when a turn of it ends
+        await self._match(newcomers)
 
     async def _match(self, entries: Iterable[int]) -> None:
         """Find these players' matches and claim them; who has none waits."""
@@ -169,8 +195,7 @@ class Matchmaker:
             for first in range(0, len(found), MOST_MATCHES):
                 some = found[first : first + MOST_MATCHES]
                 proposals = list(map(_proposal, some))
-                news, verdicts = await self._matches.claim(self._cursor, proposals)
-                await self._hear(news)
+                verdicts = await self._matches.claim(proposals)
                 for each, proposal, verdict in zip(some, proposals, verdicts, strict=True):
                     again += self._crowd.settle(each, verdict)
                     if verdict.is_made:
@@ -203,9 +228,12 @@ class Matchmaker:
         log.warning("cannot match", cause=str(error))
         for entry in list(self._asking):
             _settle(self._asking.pop(entry).arrival, error)
-        self._cursor = ""
+        self._is_sure = False
 
     # Time.
+
+    def _is_time(self) -> bool:
+        return _clock() >= self._tick_at_s
 
     async def _tick(self) -> None:
         began_s = _clock()
@@ -247,8 +275,9 @@ class Matchmaker:
 
     async def _hear(self, news: News) -> None:
         self._cursor = news.cursor
-        if news.is_lost:
+        if news.is_lost or not self._is_sure:
             self._crowd.replace(await self._board.waiting())
+            self._is_sure = True
         else:
             self._crowd.hear(news.changes)
 

@@ -226,13 +226,12 @@ class MatchMachine(RuleBasedStateMachine):
 
         async def all_at_once() -> Any:
             return await asyncio.gather(
-                *(worker.matches.claim(worker.cursor, proposals) for worker, _, proposals in proposed),
+                *(worker.matches.claim(proposals) for worker, _, proposals in proposed),
                 *map(self._try_cancel, sorted(cancelling)),
             )
 
         answers = self._run(all_at_once())
-        for (worker, found, proposals), (news, verdicts) in zip(proposed, answers, strict=False):
-            self._run(worker.hear(news))
+        for (worker, found, proposals), verdicts in zip(proposed, answers, strict=False):
             for each, proposal, verdict in zip(found, proposals, verdicts, strict=True):
                 worker.crowd.settle(each, verdict)
                 self._claimed(proposal, verdict)
