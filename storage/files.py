@@ -1,7 +1,8 @@
 """The noun "file": what a user has brought, or what was made for them. SQL lists them, `Objects` has them.
 
 An upload is a row without `stored_at` and parts in the store, each named by its offset; a file is one object.
-The row is written first and removed last, so nothing lies in the store that no row knows of.
+The row is written first and removed last, so nothing lies in the store that no row knows of. What an operator
+removes becomes an upload that nobody finished, since long ago: the workers, who reach the store, remove that.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ from storage.tables import portal_files, users
 
 CLEANED_AT_ONCE = 100
 
+GIVEN_UP = 0
+"""The `created_at` of what an operator has removed."""
+
 
 class QuotaExceeded(Exception):
     """The user's files would take more room than they may: nothing was reserved."""
@@ -25,7 +29,10 @@ class QuotaExceeded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file. `stored_at` (ms since the epoch), `sha256` and `content_type` are None while it is uploaded."""
+    """A file. `stored_at`, `sha256` and `content_type` are None while it is uploaded.
+
+    Times are ms since the epoch.
+    """
 
     file_id: str
     user_id: str
@@ -34,6 +41,7 @@ class File:
     sha256: str | None
     content_type: str | None
     stored_at: int | None
+    created_at: int
 
     @property
     def object_name(self) -> str:
@@ -132,12 +140,14 @@ class Files:
         return offset
 
     async def stored(self, file_id: str, sha256: str, content_type: str) -> None:
-        """Note that a file is whole in the store."""
+        """Note that a file is whole in the store, unless it was given up meanwhile."""
 
         async def work(connection: AsyncConnection) -> None:
             values = {"sha256": sha256, "content_type": content_type, "stored_at": now_ms()}
             await connection.execute(
-                update(portal_files).where(portal_files.c.file_id == file_id).values(values)
+                update(portal_files)
+                .where(portal_files.c.file_id == file_id, portal_files.c.created_at != GIVEN_UP)
+                .values(values)
             )
 
         await self._database.transaction(work)
@@ -174,6 +184,49 @@ class Files:
             return [File(**row._asdict()) for row in await connection.execute(found)]
 
         return await self._database.read(query)
+
+
+class OwnedFiles:
+    """Users' files, as an operator sees and removes them: by the rows alone. Raises StoreAway."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of(self, user_id: str, most: int, file_ids: Sequence[str] | None = None) -> Sequence[File]:
+        """A user's files and uploads, or those of these ids; the newest first."""
+
+        async def query(connection: AsyncConnection) -> Sequence[File]:
+            found = (
+                select(*_COLUMNS)
+                .where(portal_files.c.user_id == user_id, portal_files.c.created_at != GIVEN_UP)
+                .order_by(portal_files.c.created_at.desc(), portal_files.c.file_id)
+                .limit(most)
+            )
+            if file_ids is not None:
+                found = found.where(portal_files.c.file_id.in_(file_ids))
+            return [File(**row._asdict()) for row in await connection.execute(found)]
+
+        return await self._database.read(query)
+
+    async def taken_bytes(self, user_id: str) -> int:
+        """The room that a user's files take, with what is given up and not yet removed."""
+
+        async def query(connection: AsyncConnection) -> int:
+            asked = select(func.sum(portal_files.c.size_bytes)).where(portal_files.c.user_id == user_id)
+            return int(await connection.scalar(asked) or 0)
+
+        return await self._database.read(query)
+
+    async def give_up(self, file_id: str) -> None:
+        """Have a file or an upload removed at the next sweep; again, it changes nothing."""
+
+        async def work(connection: AsyncConnection) -> None:
+            values = {"stored_at": None, "created_at": GIVEN_UP}
+            await connection.execute(
+                update(portal_files).where(portal_files.c.file_id == file_id).values(values)
+            )
+
+        await self._database.transaction(work)
 
 
 _COLUMNS = tuple(portal_files.c[name] for name in File.__dataclass_fields__)

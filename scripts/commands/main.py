@@ -14,6 +14,7 @@ from scripts.commands import DEFAULT_DATA_DIR
 from scripts.commands.admission import app as admission
 from scripts.commands.audit import app as audit
 from scripts.commands.dead_letters import app as dead_letters
+from scripts.commands.file import app as file
 from scripts.commands.group import app as group
 from scripts.commands.keys import app as keys
 from scripts.commands.matching import app as matching
@@ -41,6 +42,7 @@ app.add_typer(audit, name="audit")
 app.add_typer(group, name="group")
 app.add_typer(policy, name="policy")
 app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(file, name="file")
 app.add_typer(keys, name="keys")
 app.add_typer(queue, name="queue")
 app.add_typer(ranking, name="ranking")

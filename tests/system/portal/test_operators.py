@@ -15,7 +15,18 @@ from storage.queues import QueueServer
 from storage.tasks import NewTask, Tasks
 from tests.commands.running import LOBBYCTL
 from tests.system.cluster import Cluster, eventually
-from tests.system.portal.asking import becomes, ended, signed_in, statuses, submit, told_of
+from tests.system.portal.asking import (
+    SUBMIT_FILE,
+    Player,
+    becomes,
+    ended,
+    files_of,
+    rows,
+    signed_in,
+    statuses,
+    submit,
+    told_of,
+)
 
 pytestmark = pytest.mark.servers
 
@@ -92,3 +103,49 @@ async def test_operators_see_tasks_and_dead_letters_and_decide(portal: Cluster) 
     assert held.task_id in [each["taskId"] for each in listed["tasks"]]
     await redis.aclose()
     player.leave()
+
+
+async def test_operators_see_what_a_user_has_stored_and_remove_it(portal: Cluster, player: Player) -> None:
+    desk = Desk(portal)
+    kept, gone = [
+        await submit(player, **SUBMIT_FILE, file_name=name, size=4, file_data=name.encode())
+        for name in ("kept", "gone")
+    ]
+    for accepted in (kept, gone):
+        assert (await ended(player, accepted.task_id)).status == "completed"
+    left = await submit(player, **SUBMIT_FILE, file_name="left", size=10)
+
+    listed = await desk.do("file", "list", player.name)
+    assert listed["takenBytes"] == 18
+    assert {each["fileName"]: (each["size"], each["storedAt"] is None) for each in listed["files"]} == {
+        "kept": (4, False),
+        "gone": (4, False),
+        "left": (10, True),
+    }
+    words = ("file", "remove", player.name, gone.task_id, left.task_id)
+    assert await desk.do(*words) == {"removed": 2, "bytes": 14}
+    assert (await ended(player, left.task_id)).status == "cancelled"
+    assert (await desk.type(*words))[0] == 1, "they are removed already"
+    assert (await desk.type("file", "remove", "nobody", "--all"))[0] == 1
+
+    worker = await asyncio.to_thread(portal.start_worker, "portal", 3, {"portal.upload_ttl_s": 0.5})
+
+    async def stored() -> list[str]:
+        asked = "SELECT file_id FROM portal_files WHERE user_id = :name"
+        return [file_id for (file_id,) in await rows(portal, asked, name=player.name)]
+
+    async def is_swept() -> bool:
+        return await stored() == [kept.task_id]
+
+    await becomes(is_swept, "the workers remove it")
+    assert [path.name for path in files_of(portal) if player.name in path.parts] == [kept.task_id]
+    assert (await desk.do("file", "remove", player.name, "--all"))["removed"] == 1
+
+    async def has_nothing() -> bool:
+        return await stored() == []
+
+    await becomes(has_nothing, "all is removed")
+    assert worker.end() == 0
+    found: Any = portal.redis.lrange(keys.AUDIT_LOGS, 0, -1)
+    lines = "\n".join(found)
+    assert all(f"|file:remove|file:{each.task_id}:" in lines for each in (kept, gone, left))
