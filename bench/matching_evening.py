@@ -10,8 +10,10 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from bench import harness
 from bench.harness import Result, at_least, at_most, quantile, rounded

@@ -1,9 +1,14 @@
-"""What is known of players who wait and of their matches, and how the Functions say it."""
+"""What is known of players who wait and of their matches, and how the Functions say it.
+
+What is made for each player is a Struct: a frozen dataclass takes ten times as long to make.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+import msgspec
 
 from protocol.envelope import Address
 from storage.tickets import address_of
@@ -12,8 +17,7 @@ DIFFICULTIES = ("easy", "medium", "hard")
 MOST_LEVEL = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """What a player asks for. `region` is "" for any, `size` how many play, this one included."""
 
     user_id: str
@@ -25,8 +29,7 @@ class Wish:
     skill: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
+class Waiter(msgspec.Struct, frozen=True):
     """A player who waits. `entry` names this stay and is never used twice; time in ms since the epoch."""
 
     user_id: str
@@ -70,8 +73,7 @@ class Entry(Enum):
     LEFT = b"left"
 
 
-@dataclass(frozen=True, slots=True)
-class Entered:
+class Entered(msgspec.Struct, frozen=True):
     """What a request to wait came to. `expected_ms` is how long others waited lately, None while unknown."""
 
     what: Entry
@@ -80,8 +82,7 @@ class Entered:
     expected_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(msgspec.Struct, frozen=True):
     """Players who are to meet, by user id and entry, the oldest first. `cost` is how unequal they are."""
 
     session_id: str
@@ -99,8 +100,7 @@ class Absence(Enum):
     AWAY = b"away"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """Whether a proposal has become a match; for each player, in order, the connection or why not."""
 
     is_made: bool
@@ -196,7 +196,7 @@ def entered(answer: Any) -> Entered:
     what = Entry(answer[0])
     if what is Entry.LEFT:
         return Entered(what)
-    if what in {Entry.MATCHED, Entry.ALREADY_MATCHED}:
+    if what is Entry.MATCHED or what is Entry.ALREADY_MATCHED:
         return Entered(what, int(answer[1]), meeting(answer[2], answer[3]))
     expected = answer[2] if what is Entry.ENTERED else b""
     return Entered(what, int(answer[1]), expected_ms=number(expected))

@@ -4,10 +4,9 @@ Their wait began with the sign-in. What became of it is told by MATCH_FOUND or M
 awaits an answer.
 """
 
-from dataclasses import replace
-
 import msgspec
 import structlog
+from msgspec.structs import replace
 
 from protocol.announcement import Announcement, LoginCompleted
 from protocol.envelope import Address

@@ -163,7 +163,7 @@ class Matchmaker:
             raise
         newcomers = []
         for arrival, entered in zip(entering.arrivals, outcomes, strict=True):
-            if entered.what in {Entry.ENTERED, Entry.WAITING}:
+            if entered.what is Entry.ENTERED or entered.what is Entry.WAITING:
                 self._asking[entered.entry] = _Asking(arrival, entered)
                 newcomers.append(entered.entry)
             else:

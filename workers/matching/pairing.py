@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
+import msgspec
+
 MOST_LEVEL = 100
 
 REGION_COST = 10.0
@@ -66,8 +68,7 @@ class Widening:
         return waited_ms >= self.urgent_after_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Player:
+class Player(msgspec.Struct, frozen=True):
     """A player who waits. `entry` names this stay in the queue and is never used twice.
 
     `region` is "" where any will do; `skill` is in levels, 0 where it does not count.
@@ -234,10 +235,12 @@ class Pool:
         may_stop = self._size == 2 and not self._widening.is_urgent(now_ms - oldest_ms)
         ranked: list[tuple[tuple[float, ...], Player]] = []
         nearest = math.inf
-        for distance in range(self._widening.at(now_ms - oldest_ms).levels + 1):
+        widest = self._widening.at(now_ms - oldest_ms)  # nobody's search goes further than the oldest's
+        region = None if widest.other_regions else newcomer.region or None
+        for distance in range(widest.levels + 1):
             if may_stop and nearest < distance:
                 break
-            for bucket in self._buckets(newcomer.level, distance, None):
+            for bucket in self._buckets(newcomer.level, distance, region):
                 for head in islice(bucket.values(), self._compared):
                     if head.age <= newcomer.age and self._reaches(head, newcomer, now_ms):
                         cost = cost_between(head, newcomer)

@@ -148,4 +148,4 @@ async def test_operators_see_what_a_user_has_stored_and_remove_it(portal: Cluste
     assert worker.end() == 0
     found: Any = portal.redis.lrange(keys.AUDIT_LOGS, 0, -1)
     lines = "\n".join(found)
-    assert all(f"|file:remove|file:{each.task_id}:" in lines for each in (kept, gone, left))
+    assert all(f"|file:remove|file:{each.task_id}|" in lines for each in (kept, gone, left))
