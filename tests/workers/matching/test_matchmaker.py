@@ -16,7 +16,7 @@ from storage.queues import Outbox
 from tests.servers import RedisServer
 from tests.storage.lobby import NODE, SESSION_TTL_S, Lobby, open_lobby, wants
 from workers.matching.crowd import Crowd, widening
-from workers.matching.matchmaker import Matchmaker
+from workers.matching.matchmaker import MOST_ARRIVALS, Matchmaker
 from workers.matching.messenger import Messenger
 
 pytestmark = pytest.mark.servers
@@ -72,6 +72,14 @@ async def lobby(valkey_url: str) -> AsyncIterator[Lobby]:
 
 async def ask(lobby: Lobby, matchmaker: Matchmaker, user_id: str, **wish: object) -> Entered:
     return await matchmaker.enter(wants(user_id, **wish), lobby.record(), ORIGIN)
+
+
+async def answered(lobby: Lobby, matchmaker: Matchmaker, user_id: str) -> Entered:
+    """Ask until Redis is there."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            with contextlib.suppress(StoreAway):
+                return await ask(lobby, matchmaker, user_id)
 
 
 async def until_nobody_waits(lobby: Lobby) -> None:
@@ -135,6 +143,45 @@ async def test_a_crowd_is_matched_to_the_last_while_players_and_workers_come_and
     assert all(found[partner] == name for name, partner in found.items())
 
 
+async def test_a_burst_that_takes_many_calls_is_matched_whole(staff: Staff, lobby: Lobby) -> None:
+    names = [f"player-{number:04}" for number in range(4 * MOST_ARRIVALS)]
+    await lobby.connect(*names)
+    one, other = staff.hire(), staff.hire()
+    asked = [ask(lobby, (one, other)[number % 2], name) for number, name in enumerate(names)]
+    answers = await asyncio.gather(*asked)
+    assert {each.what for each in answers} <= {Entry.ENTERED, Entry.MATCHED}
+    await until_nobody_waits(lobby)
+    found = await partners(lobby, names)
+    assert len(found) == len(names)
+    assert all(found[partner] == name for name, partner in found.items())
+
+
+async def test_a_burst_during_which_redis_goes_away_is_answered_whole(own_redis: RedisServer) -> None:
+    staff = Staff(own_redis.url)
+    matchmaker = staff.hire()
+    names = [f"player-{number:04}" for number in range(4 * MOST_ARRIVALS)]
+    try:
+        async with open_lobby(own_redis.url) as lobby:
+            await lobby.connect(*names)
+            asked = [asyncio.create_task(ask(lobby, matchmaker, name)) for name in names]
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            own_redis.stop()
+            async with asyncio.timeout(PATIENCE_S):
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert any(isinstance(each, StoreAway) for each in answers)
+        assert all(isinstance(each, (StoreAway, Entered)) for each in answers)
+        own_redis.start()
+        async with open_lobby(own_redis.url) as lobby:
+            await lobby.connect(*names)
+            await asyncio.gather(*(answered(lobby, matchmaker, name) for name in names))
+            await until_nobody_waits(lobby)
+            found = await partners(lobby, names)
+        assert len(found) == len(names)
+        assert all(found[partner] == name for name, partner in found.items())
+    finally:
+        staff.end()
+
+
 async def test_what_a_dead_worker_did_not_tell_another_tells(staff: Staff, lobby: Lobby) -> None:
     await lobby.wait("bora", "chul", "dana", "eun")
     await lobby.match("game-1", "bora", "chul")
@@ -168,11 +215,7 @@ async def test_redis_away_is_said_and_forgotten(own_redis: RedisServer) -> None:
         own_redis.start()
         async with open_lobby(own_redis.url) as lobby:
             await lobby.connect("bora", "chul")
-            async with asyncio.timeout(PATIENCE_S):
-                while True:
-                    with contextlib.suppress(StoreAway):
-                        first = await ask(lobby, matchmaker, "bora")
-                        break
+            first = await answered(lobby, matchmaker, "bora")
             second = await ask(lobby, matchmaker, "chul")
             # A Redis that kept what it had knows bora still.
             assert first.what in {Entry.ENTERED, Entry.ALREADY_MATCHING}
