@@ -161,8 +161,7 @@ class AdmissionSettings:
             keys.user_ticket(user_id), keys.PORTAL_WAITING, keys.PORTAL_READY, keys.PORTAL_STATS,
             keys.PORTAL_BUCKET, keys.PORTAL_CONFIG,
         ]  # fmt: skip
-        with redis_away_is_store_away():
-            answer = await TICKETS.call(self._redis, "ticket_stand", names, [keys.TICKET_PREFIX])
+        answer = await TICKETS.call(self._redis, "ticket_stand", names, [keys.TICKET_PREFIX])
         if not answer:
             return None
         position, total, kept_ms, deadline_ms, now_ms, wait_ms, opens_at, fields = answer
@@ -195,8 +194,7 @@ class AdmissionSettings:
             return await self._redis.execute_command(*command)
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 def _as_iso(seconds: float) -> str:

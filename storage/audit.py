@@ -134,8 +134,7 @@ class Audit:
         texts = [text for entry in entries for text in entry.texts()]
         names = [keys.AUDIT_LOGS, keys.AUDIT_PENDING, keys.AUDIT_LOST]
         given = [most_pending, when_full.value, *texts]
-        with redis_away_is_store_away():
-            done = await LIBRARY.call(self._redis, "audit_append", names, given)
+        done = await LIBRARY.call(self._redis, "audit_append", names, given)
         if not done:
             raise AuditFull
 
@@ -147,8 +146,7 @@ class Audit:
 
     async def drain(self, database: Database) -> int:
         """Move what waits to SQL, BATCH at most. Answers how many were moved."""
-        with redis_away_is_store_away():
-            found = await LIBRARY.call(self._redis, "audit_read", [keys.AUDIT_PENDING], [BATCH])
+        found = await LIBRARY.call(self._redis, "audit_read", [keys.AUDIT_PENDING], [BATCH])
         rows = [_row(audit_id.decode(), fields) for audit_id, fields in found]
         if rows:
             await _insert(database, rows)

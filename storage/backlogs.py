@@ -70,10 +70,9 @@ class Backlogs:
         names = [name, keys.queue_stats(name), keys.AUDIT_LOGS, keys.AUDIT_PENDING]
         total = 0
         while True:
-            with redis_away_is_store_away():
-                count = int(
-                    await LIBRARY.call(self._redis, "backlog_purge", names, [name, BATCH, as_field(operator)])
-                )
+            count = int(
+                await LIBRARY.call(self._redis, "backlog_purge", names, [name, BATCH, as_field(operator)])
+            )
             total += max(0, count)
             if count < BATCH:
                 return total

@@ -31,8 +31,7 @@ class Dismissals:
             keys.AUDIT_PENDING,
         ]  # fmt: skip
         args = (KEPT_S * 1000, as_field(operator), as_field(server_id))
-        with redis_away_is_store_away():
-            held = await LIBRARY.call(self._redis, "server_dismiss", names, args)
+        held = await LIBRARY.call(self._redis, "server_dismiss", names, args)
         return None if held is None else msgspec.json.decode(held, type=Holder)
 
     async def holder(self, server_id: str) -> Holder | None:

@@ -138,10 +138,9 @@ class Groups:
         """What the cache has; in place of what it lacks there is the mark."""
         ordered = list(user_ids)
         names = [keys.user_groups(user_id) for user_id in ordered]
-        with redis_away_is_store_away():
-            answers: list[list[bytes] | None] = await LIBRARY.call(
-                self._redis, "groups_read", names, [mark, MARK_LIFE_S * 1000]
-            )
+        answers: list[list[bytes] | None] = await LIBRARY.call(
+            self._redis, "groups_read", names, [mark, MARK_LIFE_S * 1000]
+        )
         return {
             user_id: frozenset(member.decode() for member in members) - {_NO_GROUPS}
             for user_id, members in zip(ordered, answers, strict=True)
@@ -163,8 +162,7 @@ class Groups:
     async def _remember(self, memberships: dict[str, frozenset[str]], mark: str) -> None:
         names = [keys.user_groups(user_id) for user_id in memberships]
         members = [json.dumps(sorted(group_ids) or [_NO_GROUPS]) for group_ids in memberships.values()]
-        with redis_away_is_store_away():
-            await LIBRARY.call(self._redis, "groups_fill", names, [mark, CACHE_LIFE_S * 1000, *members])
+        await LIBRARY.call(self._redis, "groups_fill", names, [mark, CACHE_LIFE_S * 1000, *members])
 
 
 def _adding(group_id: str, user_ids: Sequence[str]) -> Work[None]:

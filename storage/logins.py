@@ -109,8 +109,7 @@ class Logins:
         )
 
     async def _call(self, function: str, names: list[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 def _counts(user_id: str, origin: Origin) -> list[str]:

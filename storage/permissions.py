@@ -10,7 +10,6 @@ from sqlalchemy import select
 from storage import keys
 from storage.audit import ALLOWED, DENIED, MOST_PENDING, NO_POLICY, Audit, AuditFull, Entry, WhenFull
 from storage.database import Database
-from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.groups import Groups
 from storage.policies import Decision, Facts, PolicyWatch, Question
@@ -123,8 +122,7 @@ class Permissions:
         )  # fmt: skip
 
     async def _call(self, function: str, names: list[str], *args: Any) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 async def stored_role(database: Database, user_id: str) -> str | None:

@@ -1,7 +1,6 @@
 """The noun "raise": a player goes before others of their tier for a while, for urgent work under way."""
 
 from storage import keys
-from storage.errors import redis_away_is_store_away
 from storage.tickets import LIBRARY, Record, Tier
 from storage.wire import Executor
 
@@ -23,6 +22,5 @@ class Raises:
             record.key,
         ]  # fmt: skip
         args = [RAISED_TO.value, self._ttl_ms, record.ttl_ms, keys.TICKET_PREFIX]
-        with redis_away_is_store_away():
-            answer = await LIBRARY.call(self._redis, "ticket_raise", names, args)
+        answer = await LIBRARY.call(self._redis, "ticket_raise", names, args)
         return bool(answer[0])

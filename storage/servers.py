@@ -103,8 +103,7 @@ class ServerLease:
         await self._call("server_release", self._value)
 
     async def _call(self, function: str, *args: bytes | int) -> bytes | None:
-        with redis_away_is_store_away():
-            answer: bytes | None = await LIBRARY.call(self._redis, function, self._names, args)
+        answer: bytes | None = await LIBRARY.call(self._redis, function, self._names, args)
         return answer
 
 
@@ -113,8 +112,7 @@ async def hold(redis: Executor, lease: str, boot_id: str, ttl_s: float) -> bool:
 
     Raises StoreAway.
     """
-    with redis_away_is_store_away():
-        return bool(await LIBRARY.call(redis, "server_renew", [lease], [boot_id, int(ttl_s * 1000)]))
+    return bool(await LIBRARY.call(redis, "server_renew", [lease], [boot_id, int(ttl_s * 1000)]))
 
 
 async def claim_first_free(redis: Redis, prefix: str, boot_id: str, ttl_s: float) -> str:

@@ -237,8 +237,7 @@ class Sessions:
         return expires_ms, _iso(expires_ms), self._refresh_ttl_ms
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 def _refuse(user_id: str, answer: Any) -> None:

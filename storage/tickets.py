@@ -367,8 +367,7 @@ class Tickets:
             return await self._redis.execute_command(*command)
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 _COUNTERS = ("consumed", "cancelled", "expired", "issued")

@@ -206,10 +206,9 @@ class Users:
         """What the cache has; in place of what it lacks there is the mark."""
         ordered = list(user_ids)
         names = [keys.user(user_id) for user_id in ordered]
-        with redis_away_is_store_away():
-            answers: list[list[bytes] | None] = await LIBRARY.call(
-                self._redis, "users_read", names, [mark, MARK_LIFE_S * 1000, *_CACHED]
-            )
+        answers: list[list[bytes] | None] = await LIBRARY.call(
+            self._redis, "users_read", names, [mark, MARK_LIFE_S * 1000, *_CACHED]
+        )
         return {
             user_id: _from_cache(user_id, [value.decode() for value in values])
             for user_id, values in zip(ordered, answers, strict=True)

@@ -31,8 +31,7 @@ class Whereabouts:
         found = {}
         for start in range(0, len(wanted), MOST_TOGETHER):
             some = wanted[start : start + MOST_TOGETHER]
-            with redis_away_is_store_away():
-                answer = await LIBRARY.call(self._wire, "session_where", list(map(keys.session, some)))
+            answer = await LIBRARY.call(self._wire, "session_where", list(map(keys.session, some)))
             for number, server_id, connection_id in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
                 if server_id.decode() in alive:
                     found[some[number - 1]] = Address(server_id.decode(), int(connection_id))
@@ -55,8 +54,7 @@ class Whereabouts:
         args: list[Argument] = [keys.SESSION_PREFIX]
         for user_id, address in gone:
             args += [user_id, address.server_id, address.connection_id]
-        with redis_away_is_store_away():
-            await LIBRARY.call(self._wire, "session_leave", [], args)
+        await LIBRARY.call(self._wire, "session_leave", [], args)
 
 
 def _nodes(queue_ids: Sequence[bytes]) -> Set[str]:

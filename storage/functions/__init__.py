@@ -11,6 +11,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from storage.errors import redis_away_is_store_away
 from storage.wire import Argument, Command, Executor
 
 MOST_LOADS = 3
@@ -41,16 +42,17 @@ class Library:
     async def call(
         self, redis: Executor, function: str, keys: Sequence[str], args: Sequence[Argument] = ()
     ) -> Any:
-        """Call `function`. Raises ResponseError when it refuses, the client's errors when Redis is away."""
+        """Call `function`. Raises ResponseError when it refuses, StoreAway when Redis is away."""
         command = self.command(function, keys, args)
-        for _ in range(MOST_LOADS):
-            try:
-                return await redis.execute_command(*command)
-            except ResponseError as error:
-                if not is_missing(error):
-                    raise
-                await self.load(redis)
-        return await redis.execute_command(*command)
+        with redis_away_is_store_away():
+            for _ in range(MOST_LOADS):
+                try:
+                    return await redis.execute_command(*command)
+                except ResponseError as error:
+                    if not is_missing(error):
+                        raise
+                    await self.load(redis)
+            return await redis.execute_command(*command)
 
 
 def is_missing(error: Exception) -> bool:

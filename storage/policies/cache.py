@@ -81,8 +81,7 @@ class PolicyCache:
         await self._call("group_joined", [keys.group(group_id)], CACHE_LIFE_S * 1000)
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 def _texts(rows: Sequence[Sequence[bytes]]) -> list[tuple[str, str, str, str]]:

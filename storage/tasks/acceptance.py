@@ -207,5 +207,4 @@ class Tasks:
         return keys.TASK_PREFIX, keys.USER_TASKS_PREFIX
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)

@@ -43,16 +43,14 @@ class TaskArchive:
     async def save(self, boot_id: str) -> int:
         """Write what changed first, as the one who leads. Answers how many changes that were, or 0."""
         args = (keys.TASK_PREFIX, keys.TASK_QUEUE_PREFIX, MOST_CHANGES, MOST_BYTES)
-        with redis_away_is_store_away():
-            changed, changes = await LIBRARY.call(self._redis, "task_unsaved", [keys.PORTAL_UNSAVED], args)
+        changed, changes = await LIBRARY.call(self._redis, "task_unsaved", [keys.PORTAL_UNSAVED], args)
         rows = [row for each in changed if (row := _row(*each)) is not None]
         if rows:
             await self._database.transaction(_putting(sorted(rows, key=lambda row: str(row["task_id"]))))
         if changes:
-            with redis_away_is_store_away():
-                await LIBRARY.call(
-                    self._redis, "task_saved", [keys.PORTAL_UNSAVED, keys.PORTAL_ARCHIVE], [boot_id, changes]
-                )
+            await LIBRARY.call(
+                self._redis, "task_saved", [keys.PORTAL_UNSAVED, keys.PORTAL_ARCHIVE], [boot_id, changes]
+            )
         return int(changes)
 
     async def get(self, task_id: str) -> TaskState | None:
@@ -82,8 +80,7 @@ class TaskArchive:
         It may have wherever it was started anew or another took its place: that is looked after once. An
         upload goes on after the bytes that `files` has of it. This may be asked for often.
         """
-        with redis_away_is_store_away():
-            run = await LIBRARY.call(self._redis, "task_run_without", [keys.PORTAL_RESTORED], ())
+        run = await LIBRARY.call(self._redis, "task_run_without", [keys.PORTAL_RESTORED], ())
         if not run:
             return 0
         restored, last = 0, ""

@@ -109,8 +109,7 @@ class TaskWork:
         queue_id = keys.task_queue(task_type)
         names = [queue_id, keys.queue_stats(queue_id)]
         args: list[Argument] = [GROUP, self._consumer, int(lease_s * 1000)]
-        with redis_away_is_store_away():
-            found = await self._unless_lost(task_type, QUEUES.call(self._redis, "queue_claim", names, args))
+        found = await self._unless_lost(task_type, QUEUES.call(self._redis, "queue_claim", names, args))
         return taken(*found) if found else None
 
     async def hand_back(self, task_type: str, held: Sequence[bytes]) -> set[bytes]:
@@ -122,10 +121,7 @@ class TaskWork:
 
     async def leave(self, task_type: str) -> None:
         """Stop being a consumer, where nothing is held any more."""
-        with redis_away_is_store_away():
-            await QUEUES.call(
-                self._redis, "queue_leave", [keys.task_queue(task_type)], [GROUP, self._consumer]
-            )
+        await QUEUES.call(self._redis, "queue_leave", [keys.task_queue(task_type)], [GROUP, self._consumer])
 
     async def _unless_lost(self, task_type: str, asking: Awaitable[Any]) -> Any:
         """What `asking` answers; None where Redis has lost the queue, which is made again."""
@@ -142,5 +138,4 @@ class TaskWork:
         return keys.TASK_PREFIX, keys.USER_TASKS_PREFIX
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
