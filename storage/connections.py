@@ -19,6 +19,8 @@ MOST_CONNECTIONS = 32
 
 
 _TLS_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_IN_URL = ("db", "username", "password", *_TLS_FILES)
+"""What a URL may say in its query. redis-py lets it overrule all else: time limits, retries, the protocol."""
 
 
 def connect(url: str) -> Redis:
@@ -51,12 +53,12 @@ def connect_blocking(url: str, block_s: float) -> Wire:
 
 
 def _checked(url: str) -> str:
-    """The URL, once it is seen that what it says of TLS can be done."""
+    """The URL, once it is seen that what it says can be done."""
     for name, (value, *_) in parse_qs(urlsplit(url).query).items():
         if name in _TLS_FILES:
             _check_file(name, Path(value))
-        elif name.startswith("ssl_"):
-            raise ConfigError(f"redis.url: {name}: expected one of {', '.join(_TLS_FILES)}, each with a file")
+        elif name not in _IN_URL:
+            raise ConfigError(f"redis.url: {name}: expected one of {', '.join(_IN_URL)}")
     return url
 
 

@@ -132,8 +132,11 @@ async def test_a_url_without_tls_finds_redis_away(redis: SecureRedis, pinging: P
 
 
 @every_client
-async def test_a_url_that_asks_for_less_is_refused(pinging: Pinging, tmp_path: Path) -> None:
-    for query in ("ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ciphers=NULL"):
+async def test_a_url_that_asks_for_what_is_ours_to_say_is_refused(pinging: Pinging, tmp_path: Path) -> None:
+    for query in (
+        *("ssl_cert_reqs=none", "ssl_check_hostname=false", "ssl_ciphers=NULL"),
+        *("retry_on_timeout=true", "socket_timeout=60", "protocol=3", "decode_responses=true"),
+    ):
         with pytest.raises(ConfigError, match=rf"redis\.url: {query.partition('=')[0]}: expected one of"):
             await pinging(f"rediss://{HOST}:1/0?{query}")
     with pytest.raises(ConfigError, match=r"redis\.url: ssl_ca_certs: .*none\.crt: cannot be read: No such"):
