@@ -121,9 +121,8 @@ class GoodbyeCode(Enum):
 
 
 class ProtocolError(Exception):
-    """The peer's bytes are no valid frame or envelope: say GOODBYE with `code` and close."""
+    """The peer's bytes are no valid frame or envelope: say GOODBYE and close."""
 
-    def __init__(self, message: str, code: GoodbyeCode = GoodbyeCode.PROTOCOL_ERROR) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
-        self.code = code

@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
                 self.last_received_s = now_s
                 self._door.dispatch(self, request)
         except ProtocolError as error:
-            self.close(error.code, error.message)
+            self.close(GoodbyeCode.PROTOCOL_ERROR, error.message)
             return
         if len(data) >= LARGE_READ_BYTES and self._transport is not None:
             self._transport.pause_reading()

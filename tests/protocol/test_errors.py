@@ -1,6 +1,6 @@
 """The codes that clients meet are those of docs/protocol.md, with their statuses."""
 
-from protocol.errors import BUSY, ERROR_KINDS, GoodbyeCode, ProtocolError, RequestError
+from protocol.errors import BUSY, ERROR_KINDS, GoodbyeCode, RequestError
 
 
 def test_statuses_have_their_meaning_from_http() -> None:
@@ -65,8 +65,3 @@ def test_an_error_says_its_kind_s_message_unless_it_has_a_better_one() -> None:
     assert RequestError(BUSY).message == str(RequestError(BUSY)) == BUSY.message
     assert RequestError(BUSY, "The queue login_queue is full.").message == "The queue login_queue is full."
     assert RequestError(BUSY, retry_after_ms=250).retry_after_ms == 250
-
-
-def test_a_protocol_error_says_goodbye_as_one() -> None:
-    assert ProtocolError("No.").code is GoodbyeCode.PROTOCOL_ERROR
-    assert ProtocolError("No.", GoodbyeCode.UNSUPPORTED_VERSION).code is GoodbyeCode.UNSUPPORTED_VERSION
