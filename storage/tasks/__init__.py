@@ -1,8 +1,9 @@
 """The noun "task": slow work that somebody has asked for, from its acceptance to its result.
 
-Every change is one Function in `functions/tasks.lua`, called for all the tasks that have gathered: a round
-trip to Redis for each task would be most of what a short one costs. `portal_queue:{taskType}` holds the
-accepted tasks, and who works on one holds it there as a consumer holds any entry.
+Every change is one Function in `functions/tasks.lua` and `functions/archive.lua`, called for all the tasks
+that have gathered: a round trip to Redis for each task would be most of what a short one costs.
+`portal_queue:{taskType}` holds the accepted tasks, and who works on one holds it there as a consumer holds
+any entry.
 
 `acceptance.py` is for who asks for tasks, `work.py` for who does them, `archive.py` keeps them in the
 database.

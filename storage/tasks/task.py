@@ -9,7 +9,7 @@ from protocol.queues import LANE_WEIGHTS, Lane
 from storage.functions import Library
 from storage.tickets import Record
 
-LIBRARY = Library("tasks")
+LIBRARY = Library("tasks", "archive")
 
 MOST_PER_CALL = 250
 """Tasks that one Function call is about: it keeps Redis for 3 ms then."""
