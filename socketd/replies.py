@@ -120,16 +120,16 @@ class Replies:
         self._outbox.acknowledge(entry)
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.answers is not None:
-            pending = self._registry.settle(delivery.answers)
-            if pending is None:
-                return
-            delivery = self._opened(delivery, pending.request_id)
+        pending = None if delivery.answers is None else self._registry.settle(delivery.answers)
         connection = self._registry.get(delivery.connection_id)
         if connection is None:
             if isinstance(delivery.change, SignIn):  # it was closed while its sign-in was under way
                 self._departures.left(delivery.change.user_id, delivery.connection_id)
             return
+        if delivery.answers is not None:
+            if pending is None:
+                return
+            delivery = self._opened(delivery, pending.request_id)
         if delivery.user_id not in (None, connection.user_id):
             _lay_by(connection, delivery)
             return
@@ -181,6 +181,10 @@ class Replies:
     def _change(self, connection: Connection, delivery: Delivery) -> None:
         match delivery.change:
             case SignIn(user_id, trace):
+                had = connection.user_id
+                if had is not None and had != user_id:
+                    self._departures.left(had, connection.id)
+                    self._registry.leave_all(connection)
                 connection.sign_in(user_id, trace)
             case SignOut(user_id) if connection.user_id == user_id:
                 connection.sign_out()
