@@ -139,13 +139,13 @@ class Link:
     def close(self, error: Exception) -> None:
         """`end`, and close the connection."""
         self.end(error)
-        if self._restoring is not None:
-            self._restoring.cancel()
+        self._stop_restoring()
         if self.connection is not None:
             self.connection.close()
 
     def start_over(self) -> None:
         """Forget the connection and why the link ended: a new stay begins."""
+        self._stop_restoring()
         self._retire()
         self.ended = None
         self._held = False
@@ -237,6 +237,10 @@ class Link:
     def _replace(self) -> None:
         if self._restoring is None or self._restoring.done():
             self._restoring = asyncio.get_running_loop().create_task(self._replaced())
+
+    def _stop_restoring(self) -> None:
+        if self._restoring is not None:
+            self._restoring.cancel()
 
     async def _replaced(self) -> None:
         try:

@@ -17,7 +17,7 @@ from protocol.messages import Nothing
 from protocol.messages.auth import TokenPair
 from protocol.messages.connection import KickedOut, Ping, Pong
 from protocol.messages.waiting import QueueReady
-from tests.client.peer import Peer
+from tests.client.peer import Peer, Received
 from tests.client.teaching import (
     always,
     at,
@@ -189,6 +189,21 @@ async def test_taking_over_from_oneself_is_not_heard(peers: list[Peer]) -> None:
         assert await anext(events) == resumed()
         assert isinstance(await player.request(Ping()), Pong)
         assert at(player, peers)[1] is other
+
+
+async def test_a_new_stay_waits_for_no_resume_of_the_old_one(peers: list[Peer]) -> None:
+    teach_sign_in(peers)
+    async with player_of(peers) as player:
+        await player.sign_in("hong", "long enough")
+        resumes: asyncio.Queue[Received] = asyncio.Queue()
+        teach(peers, auth_resume=resumes.put_nowait)
+        at(player, peers)[0].transport.abort()
+        unanswered = await resumes.get()
+
+        async with asyncio.timeout(10):
+            await player.sign_in("kim", "long enough")
+
+        assert at(player, peers)[0] is not unanswered.connection
 
 
 async def test_logout(peers: list[Peer]) -> None:
