@@ -73,7 +73,7 @@ class Guest:
         return await self.connection.request(message, key=key)
 
     async def ask_until_served(self, message: Message, key: str | None = None) -> Message:
-        """The answer to a request, which is asked again while stores are BUSY, as on a busy machine they are.
+        """The answer to a request, which is asked again where a busy machine has none in time.
 
         Raises RequestFailed for any other refusal.
         """
@@ -83,7 +83,7 @@ class Guest:
                 try:
                     return await self.ask(message, key)
                 except RequestFailed as refused:
-                    if refused.code != "BUSY":
+                    if refused.code not in {"BUSY", "TIMEOUT"}:
                         raise
                     await asyncio.sleep((refused.retry_after_ms or 0) / 1000)
 

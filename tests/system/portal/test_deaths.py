@@ -78,7 +78,8 @@ async def test_killed_workers_lose_and_double_nothing(portal: Cluster) -> None:
         await asyncio.to_thread(portal.start_worker, "portal", number)
 
     await eventually(partial(has_at_most, portal, 0), "all are over")
-    assert completed(portal, player.name) == MANY
+    # Those for which a busy machine's SQLite had no time are in no queue until they are tried again.
+    await eventually(lambda: completed(portal, player.name) == MANY, "all are completed")
     assert len({each.task_id for each in accepted}) == MANY
     told = "SELECT COUNT(*), COUNT(DISTINCT message) FROM notifications WHERE user_id = :name"
     assert await rows(portal, told, name=other.name) == [(MANY, MANY)]
