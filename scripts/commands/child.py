@@ -1,6 +1,7 @@
 """One child process: started, watched until it is ready, started again when it dies, ended when asked."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -103,7 +104,8 @@ class Child:
     def kill(self) -> None:
         """End the process now, whatever it does."""
         if self.life is not None:
-            os.kill(self.life.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(self.life.pid, signal.SIGKILL)
 
     async def run(self) -> None:
         """Keep the program alive until `stop` or until it leaves. Raises Failed when it is never ready."""

@@ -1,12 +1,16 @@
 """What `lobbyctl` decides without any process: settings, last words, the crowd and its picture."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 from rich.console import Console
 
 from runtime.config import ConfigError, load
+from scripts.commands.child import Child, Life, Observer, Program
 from scripts.commands.crowd import NAMES, Act, Crowd, State, Tier
 from scripts.commands.data_dir import DataDir
 from scripts.commands.last_words import END_BYTES, MOST_LINES, last_words
@@ -95,6 +99,19 @@ class TestDataDir:
         with pytest.raises(ConfigError, match="cannot be written"):
             async with DataDir(tmp_path).locked(print):
                 pass
+
+
+class TestChild:
+    def test_to_kill_what_has_just_ended_is_no_error(self, tmp_path: Path) -> None:
+        async def never(_: Life) -> bool:
+            return False
+
+        program = Program("gone", [], tmp_path / "log", never, end_s=1.0)
+        child = Child(program, cast(Observer, None), lock=0)
+        with subprocess.Popen([sys.executable, "-c", ""]) as process:
+            process.wait()
+        child.life = Life(process.pid, 0)
+        child.kill()
 
 
 class TestFinding:
