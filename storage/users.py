@@ -6,6 +6,7 @@ database would feel first. It lives for an hour, which is how long a change made
 to be noticed; `functions/users.lua` says why a change made in `accounts.py` is noticed at once.
 """
 
+import asyncio
 import contextlib
 import json
 import unicodedata
@@ -18,7 +19,6 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import ColumnElement, and_, insert, or_, select
 from sqlalchemy.exc import IntegrityError
@@ -31,6 +31,7 @@ from storage.errors import StoreAway, redis_away_is_store_away
 from storage.functions import Library
 from storage.gathering import Gathering
 from storage.tables import users
+from storage.wire import Executor
 
 LIBRARY = Library("users")
 
@@ -110,7 +111,7 @@ def fold(username: str) -> str:
 class Users:
     """The accounts of one system. Every method raises StoreAway when a store that it needs is away."""
 
-    def __init__(self, database: Database, redis: Redis, secrets: Secrets) -> None:
+    def __init__(self, database: Database, redis: Executor, secrets: Secrets) -> None:
         self._database = database
         self._redis = redis
         self._secrets = secrets
@@ -128,10 +129,10 @@ class Users:
         have been taken by an earlier try of this very registration: `registered` tells.
         """
         with redis_away_is_store_away():
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.sismember(keys.USERNAMES, user_id)
-                pipeline.sismember(keys.EMAILS, self._email_hash(email))
-                has_username, has_email = await pipeline.execute()
+            has_username, has_email = await asyncio.gather(
+                self._redis.execute_command("SISMEMBER", keys.USERNAMES, user_id),
+                self._redis.execute_command("SISMEMBER", keys.EMAILS, self._email_hash(email)),
+            )
         if has_username:
             return "username"
         return "email" if has_email else None
@@ -240,10 +241,10 @@ class Users:
         fields = [json.dumps([*chain.from_iterable(_to_cache(row).items())]) for row in rows]
         with redis_away_is_store_away():
             await LIBRARY.call(self._redis, "users_fill", names, [mark, CACHE_LIFE_S * 1000, *fields])
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                pipeline.sadd(keys.USERNAMES, *(row["user_id"] for row in rows))
-                pipeline.sadd(keys.EMAILS, *(row["email_hash"] for row in rows))
-                await pipeline.execute()
+            await asyncio.gather(
+                self._redis.execute_command("SADD", keys.USERNAMES, *(row["user_id"] for row in rows)),
+                self._redis.execute_command("SADD", keys.EMAILS, *(row["email_hash"] for row in rows)),
+            )
 
     def _row(self, new: NewUser) -> Row:
         return {

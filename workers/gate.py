@@ -6,8 +6,6 @@ The defaults of these policies are in `storage/migrations/versions/v0008_gates.p
 import asyncio
 from typing import Any
 
-from redis.asyncio import Redis
-
 from protocol.errors import FORBIDDEN, RequestError
 from runtime.secrets import Secrets
 from storage.audit import WhenFull
@@ -83,9 +81,9 @@ class Gate:
         return None
 
 
-def open_gate(database: Database, redis: Redis, wire: Wire, secrets: Secrets) -> Gate:
+def open_gate(database: Database, wire: Wire, secrets: Secrets) -> Gate:
     """The gate of a worker that has no other use for policies."""
-    users, groups = Users(database, redis, secrets), Groups(database, wire)
+    users, groups = Users(database, wire, secrets), Groups(database, wire)
     watch = PolicyWatch(Policies(database, wire))
     return Gate(Permissions(wire, watch, groups, users.role_of, WhenFull.COUNT))
 

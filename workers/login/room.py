@@ -148,10 +148,10 @@ def _tickets(process: WorkerProcess, wire: Wire, opens_at: int) -> Tickets:
 
 
 def _room(process: WorkerProcess, database: Database, admission: Admission, opens_at: int) -> LoginRoom:
-    config, redis, wire, secrets = process.config, process.redis, process.wire, process.secrets
+    config, wire, secrets = process.config, process.wire, process.secrets
     login, limits = config.login, config.limits
     tickets = _tickets(process, wire, opens_at)
-    users, groups = Users(database, redis, secrets), Groups(database, wire)
+    users, groups = Users(database, wire, secrets), Groups(database, wire)
     policies, audit = PolicyWatch(Policies(database, wire)), Audit(wire)
     return LoginRoom(
         config=config,
@@ -164,7 +164,7 @@ def _room(process: WorkerProcess, database: Database, admission: Admission, open
         tickets=tickets,
         sessions=Sessions(wire, config.auth.refresh_token_ttl_s, login.ticket_ttl_s),
         board=MatchBoard(wire),
-        tasks=Tasks(wire, QueueServer(redis), keep_s=config.portal.result_ttl_s),
+        tasks=Tasks(wire, QueueServer(process.redis), keep_s=config.portal.result_ttl_s),
         notifications=Notifications(database),
         identifiers=Identifiers(secrets),
         tokens=Tokens(secrets, config.auth.access_token_ttl_s),

@@ -72,7 +72,7 @@ def assemble(process: WorkerProcess) -> Kind:
     crowd = Crowd(widenings(config.matching), by_skill)
     messenger = Messenger(outbox, matches, book.write)
     matchmaker = Matchmaker(matches, board, crowd, messenger, process.boot_id)
-    gate = open_gate(database, process.redis, wire, process.secrets)
+    gate = open_gate(database, wire, process.secrets)
     room = MatchingRoom(matches, board, matchmaker, book, skills, gate, config.ranking)
     hear = joining.Joining(room, messenger, whereabouts).hear
 

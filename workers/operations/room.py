@@ -55,7 +55,7 @@ def assemble(process: WorkerProcess) -> Kind:
             f"scaling.least: {scaling.least} workers at least are more than the {scaling.most} at most"
         )
     database = Database(process.config.database.url)
-    gate = open_gate(database, process.redis, process.wire, process.secrets)
+    gate = open_gate(database, process.wire, process.secrets)
     telling = Telling(Whereabouts(process.wire), process.outbox)
     watch = Watch(
         Monitoring(process.redis),

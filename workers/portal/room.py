@@ -147,10 +147,10 @@ def _room(process: WorkerProcess) -> PortalRoom:
         objects=objects,
         files=Files(database, objects, settings.quota_bytes),
         notifications=Notifications(database),
-        users=Users(database, process.redis, process.secrets),
+        users=Users(database, process.wire, process.secrets),
         telling=Telling(Whereabouts(process.wire), process.outbox),
         outbox=process.outbox,
-        gate=open_gate(database, process.redis, process.wire, process.secrets),
+        gate=open_gate(database, process.wire, process.secrets),
         turns=Turns(tasks),
     )
 

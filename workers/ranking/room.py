@@ -131,7 +131,7 @@ def _room(process: WorkerProcess, database: Database) -> RankingRoom:
         pages=Pages(boards, nicknames),
         games=Games(database),
         matches=MatchBoard(wire),
-        gate=open_gate(database, process.redis, wire, process.secrets),
+        gate=open_gate(database, wire, process.secrets),
     )
 
 
