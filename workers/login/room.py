@@ -92,14 +92,16 @@ def assemble(process: WorkerProcess) -> Kind:
         raise ConfigError("database.url: a worker started alone needs a database; `lobbyctl up` embeds one")
     database = Database(config.database.url)
     opens_at = opening_ms(config.login.opens_at)
-    # One of its own for who keeps to a clock: behind a crowd's requests each step would be late.
-    clocked, login = process.connect_wire(), config.login
-    line, settings = _tickets(process, clocked, opens_at), AdmissionSettings(clocked)
-    room = _room(process, database, Admission(line, process.outbox, login.finalize_deadline_s), opens_at)
+    # A connection each, since they keep to a clock: behind requests, or each other, they would be late.
+    admitting, walking = process.connect_wire(), process.connect_wire()
+    settings, login = AdmissionSettings(walking), config.login
+    admission = Admission(_tickets(process, admitting, opens_at), process.outbox, login.finalize_deadline_s)
+    room = _room(process, database, admission, opens_at)
     configure = partial(
         settings.configure, login.admit_rate, login.pod_count, login.max_wait_factor, opens_at
     )
-    survey = Survey(line, process.outbox, room.admission, process.boot_id, settings, configure)
+    walked = _tickets(process, walking, opens_at)
+    survey = Survey(walked, process.outbox, admission, process.boot_id, settings, configure)
     auditing = Auditing(room.audit, database, process.boot_id, config.audit.keep_s)
     process.exporter.add(auditing.figures)
     key_ring = KeyRing(database, process.secrets)

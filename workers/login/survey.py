@@ -42,7 +42,7 @@ STEP_PLACES = 250
 
 STEPS_UNDER_WAY = 8
 """Steps that are begun when it is time, though earlier ones are not answered yet: on a busy machine an answer
-takes 0.1 s, and a room of 100,000 has 50 steps a second. Admission waits for no more of them than these."""
+takes 0.1 s, and a room of 100,000 has 50 steps a second. Others wait for no more of them than these."""
 
 LEASE_S = 3.0
 UNTOLD_S = 1.0
