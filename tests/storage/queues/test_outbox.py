@@ -8,9 +8,9 @@ import pytest
 from protocol.envelope import Delivery
 from storage import keys
 from storage.errors import StoreAway
-from storage.queues import Busy, UnknownQueue
+from storage.queues import Busy, UnknownQueue, outbox
 from storage.queues.outbox import MAX_DELIVERIES_PER_ENTRY, MAX_MESSAGES_PER_CALL
-from tests.storage.queues.making import Outcomes, Peer, fcalls, queue
+from tests.storage.queues.making import LONG_S, Outcomes, Peer, fcalls, queue
 
 NODE = "SOCK001"
 NODE_QUEUE = keys.node_queue(NODE)
@@ -154,6 +154,34 @@ async def test_acknowledging_what_is_gone_counts_nothing(peer: Peer) -> None:
     assert await peer.counts("jobs") == {"published": 3, "acknowledged": 3}
     (now,) = await peer.server.statistics(["jobs"])
     assert (now.length, now.pending) == (0, 0)
+
+
+async def test_acknowledgements_wait_for_company_and_for_no_append(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "ACKNOWLEDGE_S", LONG_S)
+    reader = peer.subscribe([queue()])
+    await reader.create()
+    await peer.publish("jobs", numbered(3))
+    entries = await reader.read(3)
+    await peer.redis.config_resetstat()
+    for entry in entries:
+        peer.outbox.acknowledge(entry)
+        await peer.outbox.published("jobs", b"next")
+    assert await peer.counts("jobs") == {"published": 6}
+    await peer.outbox.flushed()
+    assert await peer.counts("jobs") == {"published": 6, "acknowledged": 3}
+    assert await fcalls(peer.redis) == 4
+
+
+async def test_acknowledgements_go_out_by_themselves(peer: Peer) -> None:
+    reader = peer.subscribe([queue()])
+    await reader.create()
+    await peer.publish("jobs", numbered(3))
+    for entry in await reader.read(3):
+        peer.outbox.acknowledge(entry)
+    while await peer.stored("jobs"):
+        await asyncio.sleep(0.01)
 
 
 async def test_thousands_of_acknowledgements_are_split(peer: Peer) -> None:
