@@ -22,7 +22,9 @@ from runtime.settings import Config
 from runtime.traffic import Traffic
 from storage import keys
 from storage.connections import connect, connect_blocking, connect_wire
+from storage.database import Database
 from storage.errors import StoreAway
+from storage.migrations import migrate
 from storage.priorities import Priorities
 from storage.queues import GROUP, Outbox, QueueServer, Subscription
 from storage.reporting import Reporter
@@ -36,6 +38,9 @@ log = structlog.get_logger(__name__)
 BLOCK_S = 0.5
 WEIGH_S = 0.5
 STEP_ATTEMPTS = 5
+
+DATABASE_LIMIT_S = 100.0
+"""How long a start may migrate, or wait for another process that does: units and pods give a start 120 s."""
 
 Queues = Mapping[str, tuple[QueueCreate, int]]
 """Each queue's creation message and its weight, by queue id."""
@@ -239,3 +244,18 @@ def request_intake(config: Config, requests: Requests[Any], concurrency: int) ->
         for lane, weight in LANE_WEIGHTS.items()
     }
     return Intake(queues, QueueType.REQUEST, requests.work, concurrency, traffic=requests.traffic)
+
+
+def database_step(url: str, *databases: Database) -> Step:
+    """Brings the database at `url` to the newest schema; at the end closes what the kind has opened of it."""
+
+    async def prepare_database() -> None:
+        await migrate(url)
+
+    async def close_databases() -> None:
+        for database in databases:
+            await database.close()
+
+    return Step(
+        "database", prepare_database, close_databases, attempts=STEP_ATTEMPTS, timeout_s=DATABASE_LIMIT_S
+    )

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
+from storage.migrations import LOCK_WAIT_S
 from workers.__main__ import KINDS, named
+from workers.process import database_step
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,3 +41,7 @@ def test_bounds_of_scaling_that_exclude_each_other_are_refused() -> None:
     )
     said = "scaling.least: 9 workers at least are more than the 8 at most\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_a_start_outlasts_the_wait_for_another_process_that_migrates() -> None:
+    assert database_step("sqlite+aiosqlite:///x").timeout_s > LOCK_WAIT_S

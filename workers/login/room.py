@@ -16,7 +16,6 @@ from storage.groups import Groups
 from storage.keyring import KeyRing
 from storage.logins import Logins
 from storage.matches import MatchBoard
-from storage.migrations import migrate
 from storage.notifications import Notifications
 from storage.permissions import Permissions
 from storage.policies import Policies, PolicyWatch
@@ -38,7 +37,7 @@ from workers.login.opening import Draw, opening_ms
 from workers.login.overflow import Overflow
 from workers.login.survey import Survey
 from workers.login.tokens import Tokens
-from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
+from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, database_step, request_intake
 from workers.requests import Call, Handlers, Requests
 
 CONCURRENCY = 1000
@@ -107,9 +106,6 @@ def assemble(process: WorkerProcess) -> Kind:
     key_ring = KeyRing(database, process.secrets)
     hear = raising.Raising(room, Raises(process.wire, login.ticket_ttl_s)).hear
 
-    async def prepare_database() -> None:
-        await migrate(config.database.url)
-
     async def open_key_ring() -> None:
         await key_ring.open()
         process.daemon.watch(key_ring.run(), "key ring")
@@ -134,7 +130,7 @@ def assemble(process: WorkerProcess) -> Kind:
             bus_intake("login", hear, TASKS_HELD),
         ],
         before=[
-            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            database_step(config.database.url, database),
             Step("key ring", open_key_ring, attempts=STEP_ATTEMPTS),
             Step("admission settings", configure, stop_hashing, attempts=STEP_ATTEMPTS),
             Step("policies", read_policies, attempts=STEP_ATTEMPTS),

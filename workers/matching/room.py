@@ -8,7 +8,6 @@ from runtime.settings import MatchingSettings, RankingSettings
 from storage.database import Database
 from storage.games import Games
 from storage.matches import DIFFICULTIES, MatchBoard, Matches
-from storage.migrations import migrate
 from storage.whereabouts import Whereabouts
 from workers.gate import Gate, open_gate
 from workers.hearing import bus_intake
@@ -18,7 +17,7 @@ from workers.matching.matchmaker import Matchmaker
 from workers.matching.messenger import Messenger
 from workers.matching.pairing import Widening
 from workers.matching.skills import Skills
-from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
+from workers.process import Kind, WorkerProcess, database_step, request_intake
 from workers.requests import Handlers, Requests
 
 CONCURRENCY = 2000
@@ -76,9 +75,6 @@ def assemble(process: WorkerProcess) -> Kind:
     room = MatchingRoom(matches, board, matchmaker, book, skills, gate, config.ranking)
     hear = joining.Joining(room, messenger, whereabouts).hear
 
-    async def prepare_database() -> None:
-        await migrate(config.database.url)
-
     async def register_handlers() -> None:
         handlers.check()
 
@@ -93,7 +89,7 @@ def assemble(process: WorkerProcess) -> Kind:
             bus_intake("matching", hear, LOGINS_HELD),
         ],
         before=[
-            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            database_step(config.database.url, database),
             Step("handler registration", register_handlers),
             # Before reading begins and after it ends: what is read is answered by the matchmaker.
             Step("matchmaker", start_matching, matchmaker.stop),

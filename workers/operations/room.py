@@ -10,14 +10,13 @@ from runtime.config import ConfigError
 from runtime.daemon import Step
 from storage.admission import AdmissionSettings
 from storage.database import Database
-from storage.migrations import migrate
 from storage.monitoring import Monitoring
 from storage.priorities import Priorities
 from storage.scaling import Scaling
 from storage.whereabouts import Whereabouts
 from workers.gate import open_gate
 from workers.operations.watch import TOPIC, Watch
-from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
+from workers.process import Kind, WorkerProcess, database_step, request_intake
 from workers.requests import Answer, Call, Handlers, Requests
 from workers.telling import Telling
 
@@ -69,9 +68,6 @@ def assemble(process: WorkerProcess) -> Kind:
 
     process.exporter.add(watch.figures)
 
-    async def prepare_database() -> None:
-        await migrate(process.config.database.url)
-
     async def register_handlers() -> None:
         handlers.check()
 
@@ -82,7 +78,7 @@ def assemble(process: WorkerProcess) -> Kind:
     return Kind(
         [request_intake(process.config, requests, CONCURRENCY)],
         before=[
-            Step("database", prepare_database, database.close, attempts=STEP_ATTEMPTS),
+            database_step(process.config.database.url, database),
             Step("handler registration", register_handlers),
         ],
         after=[Step("watch", start_watch)],

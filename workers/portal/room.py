@@ -15,7 +15,6 @@ from storage.connections import connect_blocking
 from storage.database import Database
 from storage.events import open_bus
 from storage.files import Files
-from storage.migrations import migrate
 from storage.notifications import Notifications
 from storage.objects import Objects
 from storage.queues import Outbox, QueueServer
@@ -29,7 +28,7 @@ from workers.portal.engine import Engine
 from workers.portal.kinds import Kinds
 from workers.portal.line import BLOCK_S, Change
 from workers.portal.turns import Turns
-from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, request_intake
+from workers.process import STEP_ATTEMPTS, Kind, WorkerProcess, database_step, request_intake
 from workers.requests import Handlers, Requests
 from workers.telling import Telling
 
@@ -90,9 +89,6 @@ def assemble(process: WorkerProcess) -> Kind:
     archiving = Archiving(room.archive, room.files, process.boot_id)
     cleaning = Cleaning(room.files, room.tasks, partial(tell, room.telling), settings.upload_ttl_s)
 
-    async def prepare_database() -> None:
-        await migrate(process.config.database.url)
-
     async def register_handlers() -> None:
         handlers.check()
 
@@ -111,7 +107,7 @@ def assemble(process: WorkerProcess) -> Kind:
     return Kind(
         intakes=[request_intake(process.config, requests, CONCURRENCY)],
         before=[
-            Step("database", prepare_database, room.database.close, attempts=STEP_ATTEMPTS),
+            database_step(process.config.database.url, room.database),
             Step("event bus", prepare_bus, attempts=STEP_ATTEMPTS),
             Step("task queues", create_task_queues, attempts=STEP_ATTEMPTS),
             Step("handler registration", register_handlers),

@@ -13,7 +13,6 @@ from storage.database import Database
 from storage.friends import Friends
 from storage.games import Games
 from storage.matches import MatchBoard
-from storage.migrations import migrate
 from storage.nicknames import Nicknames
 from storage.past_boards import PastBoards
 from storage.periods import Calendar
@@ -22,7 +21,7 @@ from storage.scores import Scores, Submissions
 from storage.whereabouts import Whereabouts
 from workers.gate import Gate, open_gate
 from workers.hearing import bus_intake
-from workers.process import Intake, Kind, WorkerProcess, request_intake
+from workers.process import Intake, Kind, WorkerProcess, database_step, request_intake
 from workers.ranking.freezing import FREEZING_LIMIT_S, Freezing
 from workers.ranking.keeping import Keeping
 from workers.ranking.pages import Pages
@@ -36,7 +35,6 @@ SCORES_HELD = 2000
 """Accepted scores that one worker takes at most: one batch gathers while the other is kept."""
 
 RESULTS_HELD = 100
-STEP_ATTEMPTS = 5
 
 SCORE_LIFE_S = 2_592_000.0
 """An accepted score that no worker has taken for a month becomes a dead letter."""
@@ -87,13 +85,6 @@ def assemble(process: WorkerProcess) -> Kind:
     spreading = Spreading(room.boards, room.friends, room.pages, room.calendar, telling)
     freezing = Freezing(PastBoards(slow_database), room.calendar)
 
-    async def prepare_database() -> None:
-        await migrate(url)
-
-    async def close_databases() -> None:
-        await database.close()
-        await slow_database.close()
-
     async def register_handlers() -> None:
         handlers.check()
 
@@ -108,7 +99,7 @@ def assemble(process: WorkerProcess) -> Kind:
     return Kind(
         intakes=_intakes(process, room, keeping),
         before=[
-            Step("database", prepare_database, close_databases, attempts=STEP_ATTEMPTS),
+            database_step(url, database, slow_database),
             Step("handler registration", register_handlers),
             Step("keeping", start_keeping),
         ],
