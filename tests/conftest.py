@@ -81,8 +81,10 @@ def servers_folder() -> Iterator[Path]:
 def run_redis(kind: RedisKind, folder: Path) -> Iterator[RedisServer]:
     server = RedisServer(kind, folder)
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -132,8 +134,10 @@ def mariadb_seed(servers_folder: Path) -> Path:
 def run_mariadb(folder: Path, seed: Path) -> Iterator[MariaServer]:
     server = MariaServer(folder, seed)
     server.start()
-    yield server
-    server.stop()
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
