@@ -1,5 +1,6 @@
 """What every store can raise, whichever it is."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,10 @@ _REDIS_AWAY = (
     OSError,
 )
 
-_NOT_NOW = ("MISCONF ", "NOREPLICAS ", "BUSY ")
+_IN_PIPELINE = r"Command # .* of pipeline caused error: \(['\"]"
+"""What redis-py puts before the words of Redis."""
+
+_NOT_NOW = re.compile(rf"({_IN_PIPELINE})?(MISCONF|NOREPLICAS|BUSY) ", re.DOTALL)
 """How Redis begins to refuse what it would take at another time: no disk, no replicas, a script running."""
 
 _LOST_AT_ONCE = "the handler is closed"
@@ -39,7 +43,7 @@ def redis_away_is_store_away() -> Iterator[None]:
     except _REDIS_AWAY as error:
         raise StoreAway(f"Redis cannot be reached: {error}") from error
     except exceptions.ResponseError as error:
-        if not str(error).startswith(_NOT_NOW):
+        if _NOT_NOW.match(str(error)) is None:
             raise
         raise StoreAway(f"Redis takes no work now: {error}") from error
     except RuntimeError as error:
