@@ -304,8 +304,7 @@ class Boards:
             return await self._redis.execute_command(*command)
 
     async def _call(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 def _boards_of(group: Group) -> list[Board]:

@@ -193,8 +193,7 @@ class Friends:
             await self._redis.execute_command("DEL", *map(keys.ranking_friends, user_ids))
 
     async def _call(self, function: str, names: Sequence[str], args: Sequence[Argument]) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, args)
+        return await LIBRARY.call(self._redis, function, names, args)
 
 
 def ranked(numbers: Sequence[tuple[str, float | None]]) -> list[Place]:

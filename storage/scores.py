@@ -18,7 +18,7 @@ from protocol.codec import encode
 from storage import keys
 from storage.boards import Best
 from storage.database import Database
-from storage.errors import StoreAway, redis_away_is_store_away
+from storage.errors import StoreAway
 from storage.functions import Library
 from storage.gathering import Gathering
 from storage.periods import ALL
@@ -114,8 +114,7 @@ class Submissions:
             names += [record.key, keys.temp_score(score.user_id), result]
             args += [score.task_id, encode(score), record.ttl_ms]
             args += [score.score, score.game_type, score.difficulty, score.submitted_ms]
-        with redis_away_is_store_away():
-            answers = await LIBRARY.call(self._redis, "score_accept", names, args)
+        answers = await LIBRARY.call(self._redis, "score_accept", names, args)
         if answers is None:
             raise StoreAway(f"Redis has no queue {queue}: a ranking worker makes it.")
         return dict(zip(asked, answers, strict=True))

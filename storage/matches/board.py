@@ -102,5 +102,4 @@ class MatchBoard:
         ]
 
     async def _call(self, function: str, *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, [], [*PREFIXES, *args])
+        return await LIBRARY.call(self._redis, function, [], [*PREFIXES, *args])

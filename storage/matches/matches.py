@@ -10,7 +10,6 @@ from typing import Any
 
 from protocol.envelope import Address
 from storage import keys
-from storage.errors import redis_away_is_store_away
 from storage.functions import Library
 from storage.matches import facts
 from storage.matches.facts import AlreadyMatched, Entered, News, NotInQueue, Proposal, TimedOut, Verdict, Wish
@@ -80,8 +79,7 @@ class Matches:
         """Note that the players of these sessions have been told."""
         if session_ids:
             names = [keys.GAME_UNTOLD, keys.GAME_UNWRITTEN]
-            with redis_away_is_store_away():
-                await LIBRARY.call(self._redis, "game_told", names, list(session_ids))
+            await LIBRARY.call(self._redis, "game_told", names, list(session_ids))
 
     async def untold(self, since_s: float, most: int) -> list[tuple[str, list[Address]]]:
         """Sessions whose players ought to know for `since_s` seconds, may not, and are all there: where.
@@ -106,16 +104,13 @@ class Matches:
         It sweeps for `ttl_s` seconds, and on when it asks again in that time.
         """
         names = [keys.GAME_FEED, keys.GAME_SWEEPER]
-        with redis_away_is_store_away():
-            args: list[Argument] = [cursor, who, int(ttl_s * 1000)]
-            news, sweeps, now_ms = await LIBRARY.call(self._redis, "game_tick", names, args)
+        args: list[Argument] = [cursor, who, int(ttl_s * 1000)]
+        news, sweeps, now_ms = await LIBRARY.call(self._redis, "game_tick", names, args)
         return facts.news(news), sweeps == 1, now_ms
 
     async def leave_sweeping(self, who: str) -> None:
         """Let another sweep at once."""
-        with redis_away_is_store_away():
-            await LIBRARY.call(self._redis, "game_leave", [keys.GAME_SWEEPER], [who])
+        await LIBRARY.call(self._redis, "game_leave", [keys.GAME_SWEEPER], [who])
 
     async def _call(self, function: str, names: Sequence[str], *args: Argument) -> Any:
-        with redis_away_is_store_away():
-            return await LIBRARY.call(self._redis, function, names, [*PREFIXES, *args])
+        return await LIBRARY.call(self._redis, function, names, [*PREFIXES, *args])
